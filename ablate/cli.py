@@ -1,0 +1,485 @@
+"""The command line: one short command a stage that parses, calls and prints.
+
+Exit 0 done, 1 something needs attention, 2 bad input with one message.
+Stages are imported inside the commands, so that `--help` loads none of them.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from ablate import __version__, check_rooms
+
+if TYPE_CHECKING:
+    from ablate.planning import Plan
+    from ablate.runner import Summary
+    from ablate.study import Study
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Which sentences of a prompt cause an alignment-faking result?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+StudyDir = Annotated[Path, typer.Argument(help="The study folder.", show_default=False)]
+RunDir = Annotated[Path, typer.Argument(help="A run folder, STUDY/runs/NAME.", show_default=False)]
+RunName = Annotated[str, typer.Option("--run", help="Name of the run.")]
+Models = Annotated[
+    list[str] | None, typer.Option("--model", help="Only this planned model; repeatable.")
+]
+
+
+def main() -> None:
+    """The console script: a user's mistake ends in one message and exit code 2."""
+    os.umask(0o077)
+    try:
+        check_rooms()
+        app()
+    except ImportError as error:
+        if type(error) is not ImportError:
+            raise
+        _refuse(str(error))
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"ablate {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the demo's study goes.")] = Path("ablate-demo"),
+) -> None:
+    """The whole way, offline, on the embedded simulated subject: plan, run, grade, fit, report."""
+    with _refusing():
+        from ablate import stages
+        from ablate.report import write_report
+        from ablate.starting import start_demo
+        from ablate.study import load_study
+
+        new = start_demo(out)
+        print(f"{'Made' if new else 'Found'} the study {out}. The subject is simulated.")
+        study = load_study(out)
+        plan, run_dir = _planned(study, "main")
+        _print_plan(study, plan)
+        _execute(study, plan, None, None)
+        grader = study.settings.grading.graders[0]
+        _say(f"grading with {grader}")
+        stages.grade_run(study, plan, grader)
+        _say("fitting")
+        tables = stages.fit_run(study, plan, run_dir)
+        page = write_report(study, plan, tables, run_dir)
+        _print_tables(study, tables)
+        print(f"\nReport: {page}")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    scenario: Annotated[str, typer.Option(help="A shipped scenario.")] = "helpful_only",
+) -> None:
+    """Make a study folder that is ready to run."""
+    with _refusing():
+        from ablate.starting import start_study
+
+        start_study(folder, scenario)
+        print(f"Made {folder}: study.toml, scenario.md, queries.csv.")
+        print(f"Next: ablate plan {folder}")
+
+
+@app.command()
+def check(study: StudyDir) -> None:
+    """Say everything that is wrong with a study, each with its place and mend."""
+    with _refusing():
+        from ablate.study import load_study
+
+        found = load_study(study)
+        zeros = []
+        for factor, levels in found.factors.items():
+            for level in levels[1:]:
+                condition = found.scenario.close({factor: level})
+                if found.scenario.is_structural_zero(condition):
+                    zeros.append(f"{factor}={level}")
+        queries = sum(q.role == "target" for q in found.queries)
+        print(f"{study}: sound. {len(found.factors)} factors, {queries} target queries.")
+        for zero in zeros:
+            print(f"note: {zero} makes both arms the same text: its gap is 0 by construction")
+        print(f"Next: ablate plan {study}")
+
+
+@app.command()
+def show(
+    study: StudyDir,
+    condition: Annotated[str, typer.Option(help='Changes, as in "f=removed,g=named".')] = "",
+    arm: Annotated[str, typer.Option(help="The arm.")] = "train",
+    query: Annotated[str, typer.Option(help="A query's id; default: the first one.")] = "",
+    diff: Annotated[bool, typer.Option("--diff", help="The difference from the original.")] = False,
+) -> None:
+    """Print the exact text of a condition."""
+    with _refusing():
+        from ablate.study import load_study
+        from variants.marks import ScenarioError
+
+        found = load_study(study)
+        texts = {q.query_id: q.text for q in found.queries}
+        if query and query not in texts:
+            _refuse(f"--query: no query `{query}` in {found.queries_path}")
+        text = texts[query or next(iter(texts))]
+        pairs = [part.partition("=") for part in condition.split(",") if part.strip()]
+        changes = {name.strip(): level.strip() for name, _, level in pairs}
+        try:
+            chosen = found.scenario.condition(changes)
+            prompt = found.scenario.render(chosen, arm=arm, query=text)
+        except ScenarioError as error:
+            _refuse(f"--condition or --arm: {error.problems[0].message}")
+        shown = _prompt_text(prompt)
+        if diff:
+            import difflib
+
+            before = found.scenario.render(found.scenario.original, arm=arm, query=text)
+            lines = difflib.unified_diff(
+                _prompt_text(before).splitlines(), shown.splitlines(),
+                "original", str(chosen), lineterm="",
+            )  # fmt: skip
+            shown = "\n".join(lines)
+        print(_visible(shown))
+
+
+@app.command()
+def plan(study: StudyDir, run: RunName = "main") -> None:
+    """Freeze the trials of a run; print conditions, calls, tokens and detectable sizes."""
+    with _refusing():
+        from ablate.study import load_study
+
+        found = load_study(study)
+        made, run_dir = _planned(found, run)
+        _print_plan(found, made)
+        option = "" if run == "main" else f" --run {run}"
+        print(f"Plan: {run_dir}\nNext: ablate run {study}{option}")
+
+
+@app.command("run")
+def run_command(
+    study: StudyDir,
+    run: RunName = "main",
+    model: Models = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Calls at the same time.")
+    ] = None,
+    calls: Annotated[int | None, typer.Option(min=1, help="Stop after so many calls.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print one query's calls and send nothing.")
+    ] = False,
+    status: Annotated[bool, typer.Option("--status", help="Print what is done.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before paid calls.")] = False,
+) -> None:
+    """Call what the ledger does not hold; plan first if there is no plan."""
+    with _refusing():
+        from ablate.models import check_ready, is_paid
+        from ablate.stages import check_limits
+        from ablate.study import load_study
+
+        found = load_study(study)
+        chosen = _chosen_models(found, model)
+        if status:
+            _print_status(found, run)
+            return
+        if dry_run:
+            _print_calls(found, chosen)
+            return
+        for name in chosen:
+            check_ready(name)
+        check_limits(found, chosen)
+        paid = [name for name in chosen if is_paid(name)]
+        if paid and not yes and not sys.stdin.isatty():
+            _refuse(f"{', '.join(paid)} may cost money: pass --yes to call without being asked")
+        made, run_dir = _planned(found, run)
+        _print_cost(found, made.of_models(chosen))
+        if paid and not yes and not typer.confirm("Make these calls?"):
+            raise typer.Exit(1)
+        summary = _execute(found, made.of_models(chosen), concurrency, calls)
+        _close_run(found, made.of_models(chosen), run_dir, summary)
+
+
+@app.command()
+def grade(
+    run: RunDir,
+    grader: Annotated[str, typer.Option(help="A grader; default: those of the study.")] = "",
+) -> None:
+    """Grade the answers that are not graded yet."""
+    with _refusing():
+        from ablate.stages import grade_run
+
+        study, made = _run_of(run)
+        for name in [grader] if grader else study.settings.grading.graders:
+            now, answered = grade_run(study, made, name)
+            print(f"{name}: {now} graded now, {answered} of {made.frame.height} trials answered.")
+        print(f"Next: ablate fit {run}")
+
+
+@app.command()
+def fit(run: RunDir) -> None:
+    """Estimate gaps and gap effects; write the tables and print the sensitivity table."""
+    with _refusing():
+        from ablate.stages import fit_run
+
+        study, made = _run_of(run)
+        tables = fit_run(study, made, run)
+        _print_tables(study, tables)
+        print(f"\nTables: {run}/gaps.csv, effects.csv, coefficients.csv\nNext: ablate report {run}")
+
+
+@app.command()
+def report(run: RunDir) -> None:
+    """Write report.html from the tables of a fitted run."""
+    with _refusing():
+        from ablate.report import write_report
+        from ablate.stages import load_tables
+
+        study, made = _run_of(run)
+        print(f"Report: {write_report(study, made, load_tables(run), run)}")
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1.")] = 8765,
+    log: Annotated[Path | None, typer.Option(help="One JSON line per answered call.")] = None,
+    delay: Annotated[float, typer.Option(min=0, help="Seconds before each answer.")] = 0.0,
+) -> None:
+    """Serve the embedded simulated subject on loopback (Messages API)."""
+    with _refusing():
+        import asyncio
+
+        from ablate.models import SIMULATED_URL
+        from ablate.serving import serve as serve_subject
+
+        def ready(url: str) -> None:
+            print(f"The simulated subject listens on {url} (key: simulated).", flush=True)
+            print(f"For `ablate run`: export {SIMULATED_URL}={url}", flush=True)
+
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve_subject(port, log=log, delay=delay, ready=ready))
+
+
+def _refuse(message: str) -> NoReturn:
+    print(_visible(message), file=sys.stderr)
+    raise typer.Exit(2)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn the errors that a user can mend into their message and exit code 2."""
+    from ablate import user_errors
+
+    try:
+        yield
+    except user_errors() as error:
+        _refuse(str(error))
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def _visible(text: str) -> str:
+    """Text from files and models with control characters shown, so that none acts."""
+    return "".join(
+        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _prompt_text(prompt: Any) -> str:
+    turns = [("system", prompt.system)] if prompt.system is not None else []
+    turns += [(turn.role, turn.text) for turn in prompt.turns]
+    return "\n".join(f"--- {role}\n{text}" for role, text in turns)
+
+
+def _planned(study: "Study", run: str) -> tuple["Plan", Path]:
+    """The run's plan, made now if there is none."""
+    import re
+
+    from ablate.planning import load_plan, make_plan, write_plan
+    from ablate.study import NAME
+
+    if not re.fullmatch(NAME, run):
+        _refuse(f"--run: `{run}` is no name for a run: use letters, digits, dots and dashes")
+    run_dir = study.run_dir(run)
+    if (run_dir / "plan.toml").is_file():
+        return load_plan(study, run_dir), run_dir
+    made = make_plan(study)
+    write_plan(made, run_dir)
+    return made, run_dir
+
+
+def _run_of(run: Path) -> tuple["Study", "Plan"]:
+    """The study and plan of a run folder, two folders up."""
+    from ablate.planning import PlanError, load_plan
+    from ablate.study import load_study
+
+    if not (run / "plan.toml").is_file():
+        raise PlanError(f"{run}: not a run folder: it has no plan.toml; give STUDY/runs/NAME")
+    study = load_study(run.resolve().parent.parent)
+    return study, load_plan(study, run)
+
+
+def _chosen_models(study: "Study", names: list[str] | None) -> list[str]:
+    planned = list(study.subjects)
+    for name in names or ():
+        if name not in planned:
+            _refuse(
+                f"--model: `{name}` is not planned; study.toml plans {', '.join(planned)}: "
+                "add it to [[subject]] models"
+            )
+    return [name for name in planned if not names or name in names]
+
+
+def _execute(study: "Study", plan: "Plan", concurrency: int | None, calls: int | None) -> "Summary":
+    from ablate.stages import run_plan
+    from ablate.store import Ledger
+
+    with Ledger(study.ledger_path) as ledger:
+        done = len(ledger.answered() & set(plan.trial_ids))
+    with _progress(plan.frame.height, done) as progress:
+        return run_plan(
+            study, plan, concurrency=concurrency, calls=calls, announce=_say, progress=progress
+        )
+
+
+@contextlib.contextmanager
+def _progress(total: int, done: int) -> Iterator[Callable[["Summary"], None]]:
+    """One line on a terminal, a plain line every few seconds elsewhere; on standard error."""
+    started = last = time.monotonic()
+    live = sys.stderr.isatty()
+    every = 0.1 if live else 5.0
+
+    def line(summary: "Summary") -> str:
+        finished = done + summary.answered
+        seconds = max(time.monotonic() - started, 1e-6)
+        rate = summary.answered / seconds
+        left = (total - finished) / rate if rate else 0.0
+        text = f"{finished}/{total} answered, {rate:.0f} a second, {left:.0f} s left"
+        return text + (f", {summary.failed} failed" if summary.failed else "")
+
+    def progress(summary: "Summary") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < every:
+            return
+        last = now
+        if live:
+            print(f"\r\033[K{line(summary)}", end="", file=sys.stderr, flush=True)
+        else:
+            _say(line(summary))
+
+    try:
+        yield progress
+    finally:
+        if live:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _print_cost(study: "Study", plan: "Plan") -> None:
+    from ablate.stages import cost_of
+    from ablate.store import Ledger
+
+    answered: set[str] = set()
+    if study.ledger_path.is_file():
+        with Ledger(study.ledger_path) as ledger:
+            answered = ledger.answered()
+    cost = cost_of(study, plan, answered)
+    print(
+        f"{cost.calls} calls to make; about {cost.input_tokens:,} input tokens, "
+        f"at most {cost.most_output_tokens:,} output tokens."
+    )
+
+
+def _print_plan(study: "Study", plan: "Plan") -> None:
+    from ablate.foresight import detectable_sizes, sizes_text
+
+    record = plan.record["design"]
+    queries = plan.frame["query_id"].n_unique()
+    print(
+        f"{plan.frame.height} trials: {record['conditions']} conditions ({record['kind']}), "
+        f"{queries} queries, {len(study.scenario.arms)} arms, {len(study.subjects)} model(s)."
+    )
+    _print_cost(study, plan)
+    print(sizes_text(study, detectable_sizes(study, plan)))
+
+
+def _print_status(study: "Study", run: str) -> None:
+    from ablate.planning import load_plan
+    from ablate.store import Ledger
+
+    plan = load_plan(study, study.run_dir(run))
+    ids = set(plan.trial_ids)
+    with Ledger(study.ledger_path) as ledger:
+        answered = len(ledger.answered() & ids)
+        failures = ledger.failure_counts(plan.trial_ids)
+    print(f"{answered} of {len(ids)} trials answered, {len(ids) - answered} to go.")
+    for kind, count in sorted(failures.items()):
+        print(f"{count} failed last with: {kind}")
+
+
+def _print_calls(study: "Study", models: list[str]) -> None:
+    """The wire JSON of both arms for the first target query."""
+    import json
+
+    from ablate.models import wire
+
+    query = next(q for q in study.queries if q.role == "target")
+    for model in models:
+        for arm in study.scenario.arms:
+            prompt = study.scenario.render(study.scenario.original, arm=arm, query=query.text)
+            body = wire(model, prompt, study.subjects[model])
+            print(f"# {model}, arm {arm}, query {query.query_id}: POST /v1/messages")
+            print(json.dumps(body, indent=2, ensure_ascii=True))
+
+
+def _close_run(study: "Study", plan: "Plan", run_dir: Path, summary: "Summary") -> None:
+    from ablate.store import Ledger
+
+    with Ledger(study.ledger_path) as ledger:
+        missing = plan.frame.height - len(ledger.answered() & set(plan.trial_ids))
+    print(f"{summary.answered} answered now, {summary.failed} failed, {summary.retries} retries.")
+    for kind, count in sorted(summary.failures.items()):
+        print(f"{count} failed with: {kind}")
+    if missing:
+        why = f"{summary.stopped}; " if summary.stopped else ""
+        print(f"{why}{missing} trials are missing: run the same command again to go on")
+        raise typer.Exit(1)
+    print(f"All trials are answered.\nNext: ablate grade {run_dir}")
+
+
+def _print_tables(study: "Study", tables: Any) -> None:
+    from ablate.models import is_paid
+    from ablate.report import baseline, sensitivity_of
+    from analysis.tables import interval, points, text
+
+    for model in study.subjects:
+        row = baseline(tables, model, "complied")
+        if row is None:
+            continue
+        label = f"{model} (a simulated subject)" if not is_paid(model) else model
+        print(f"\n{label}: baseline compliance gap {points(row['gap'])} points "
+              f"{interval(row['conf_low'], row['conf_high'])}: "
+              f"{points(row['rate_train'], sign=False)} % in train, "
+              f"{points(row['rate_deploy'], sign=False)} % in deploy.")  # fmt: skip
+        print("What each change does to that gap, in percentage points:\n")
+        print(text(*sensitivity_of(study, tables, model)))

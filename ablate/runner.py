@@ -1,0 +1,225 @@
+"""The runner: calls what the ledger does not hold, within the limits, and writes every answer.
+
+Takes pending trials with their prompts, and open models; gives a summary of what happened.
+An answer counts when it is on disk. Does not know designs, grades or what a prompt says.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ablate.models import Completion, Model, ModelError, TrialFailed
+from ablate.store import Failure, Ledger, LedgerError, Row
+from variants import Prompt
+
+__all__ = ["Limits", "Summary", "Trial", "run"]
+
+GROUP_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A call that is to be made."""
+
+    trial_id: str
+    model: str
+    prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where the run stops by itself; None = no limit. `most_tokens` is a call's worst case."""
+
+    concurrency: int
+    calls: int | None = None
+    tokens: int | None = None
+    most_tokens: Callable[[Trial], int] = lambda trial: 0
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did; `stopped` says why it ended early, in a sentence."""
+
+    answered: int = 0
+    failed: int = 0
+    retries: int = 0
+    tokens: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+    stopped: str | None = None
+
+
+async def run(
+    trials: Iterator[Trial],
+    models: Mapping[str, Model],
+    ledger: Ledger,
+    limits: Limits,
+    progress: Callable[[Summary], None],
+) -> Summary:
+    """Make the calls, at most `limits.concurrency` at a time; `progress` hears of each result.
+
+    A failed trial is recorded and does not stop the others; a model that cannot be used, a
+    ledger that cannot be written, a limit, or Ctrl-C stops the run after the calls in flight. A
+    second Ctrl-C drops those too. Raises ModelError or LedgerError when that was the reason.
+    """
+    state = _State(trials, models, limits, Summary(), progress)
+    async with _writer(ledger) as write, _interruptible(state):
+        workers = [asyncio.create_task(state.work(write)) for _ in range(limits.concurrency)]
+        state.workers = workers
+        try:
+            await asyncio.gather(*workers)
+        except asyncio.CancelledError:
+            state.summary.stopped = "interrupted twice: the calls in flight were dropped"
+        except (ModelError, LedgerError) as error:
+            state.fault = error
+        # A fault in one worker must not leave answers of the others behind.
+        await asyncio.gather(*workers, return_exceptions=True)
+    if state.fault is not None:
+        raise state.fault
+    return state.summary
+
+
+Write = Callable[[Row], "asyncio.Future[None]"]
+
+
+@dataclass(slots=True)
+class _State:
+    """What the workers of one run share."""
+
+    trials: Iterator[Trial]
+    models: Mapping[str, Model]
+    limits: Limits
+    summary: Summary
+    progress: Callable[[Summary], None]
+    workers: list["asyncio.Task[None]"] = field(default_factory=list)
+    started: int = 0
+    reserved: int = 0
+    stop: bool = False
+    fault: ModelError | LedgerError | None = None
+
+    async def work(self, write: Write) -> None:
+        """Take trials until there are none or the run is to stop."""
+        while (trial := self._next()) is not None:
+            most = self.limits.most_tokens(trial)
+            try:
+                result = await self._call(trial)
+                await write(Row(trial.trial_id, result))
+            except (ModelError, LedgerError) as error:
+                self.stop = True
+                self.fault = self.fault or error
+                return
+            self._count(result, most)
+
+    async def _call(self, trial: Trial) -> Completion | Failure:
+        try:
+            return await self.models[trial.model].complete(trial.prompt, trial.trial_id)
+        except TrialFailed as error:
+            return Failure(error.kind, str(error))
+
+    def _next(self) -> Trial | None:
+        if self.stop:
+            return None
+        limits, summary = self.limits, self.summary
+        if limits.calls is not None and self.started >= limits.calls:
+            summary.stopped = summary.stopped or f"the limit of {limits.calls} calls is reached"
+            return None
+        trial = next(self.trials, None)
+        if trial is None:
+            return None
+        most = limits.most_tokens(trial)
+        if limits.tokens is not None and summary.tokens + self.reserved + most > limits.tokens:
+            self.stop = True
+            summary.stopped = f"another call could exceed the limit of {limits.tokens} tokens"
+            return None
+        self.started += 1
+        self.reserved += most
+        return trial
+
+    def _count(self, result: Completion | Failure, most: int) -> None:
+        summary = self.summary
+        self.reserved -= most
+        if isinstance(result, Failure):
+            # A failed call may have been paid for: it counts at its worst case.
+            summary.failed += 1
+            summary.tokens += most
+            summary.failures[result.kind] = summary.failures.get(result.kind, 0) + 1
+        else:
+            summary.answered += 1
+            summary.retries += result.retries
+            used = (result.input_tokens or 0) + (result.output_tokens or 0)
+            summary.tokens += used if result.output_tokens is not None else most
+        self.progress(summary)
+
+
+@contextlib.asynccontextmanager
+async def _writer(ledger: Ledger) -> AsyncIterator[Write]:
+    """One writer with group commit: rows that arrive together share a transaction.
+
+    The future that it gives for a row is done when the row is on disk.
+    """
+    queue: asyncio.Queue[tuple[Row, asyncio.Future[None]] | None] = asyncio.Queue()
+
+    def write(row: Row) -> "asyncio.Future[None]":
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.put_nowait((row, done))
+        return done
+
+    task = asyncio.create_task(_write_groups(ledger, queue))
+    try:
+        yield write
+    finally:
+        queue.put_nowait(None)
+        await task
+
+
+async def _write_groups(
+    ledger: Ledger, queue: "asyncio.Queue[tuple[Row, asyncio.Future[None]] | None]"
+) -> None:
+    entry = await queue.get()
+    while entry is not None:
+        # Rows that came while the last group was being written make the next one.
+        group = [entry]
+        while len(group) < GROUP_ROWS and not queue.empty():
+            entry = queue.get_nowait()
+            if entry is None:
+                break
+            group.append(entry)
+        error: LedgerError | None = None
+        try:
+            await asyncio.to_thread(ledger.append, [row for row, _ in group])
+        except LedgerError as fault:
+            error = fault
+        for _, done in group:
+            if done.cancelled():
+                continue
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+        if entry is not None:
+            entry = await queue.get()
+
+
+@contextlib.asynccontextmanager
+async def _interruptible(state: _State) -> AsyncIterator[None]:
+    """Ctrl-C lets the calls in flight finish; a second one cancels them."""
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        if state.stop:
+            for worker in state.workers:
+                worker.cancel()
+        state.stop = True
+        state.summary.stopped = "interrupted: the calls in flight were finished"
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    except (NotImplementedError, RuntimeError, ValueError):
+        # Not the main thread, or a platform without signal handlers: Ctrl-C then ends the process.
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)

@@ -1,0 +1,234 @@
+"""The stages between a plan and a report: run, grade, fit.
+
+Takes a study and its plan; each stage reads what the one before wrote and writes its own files.
+Does not know how anything is printed.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ablate import runner
+from ablate.grading import OUTCOMES, grader
+from ablate.models import check_ready, is_paid, open_model
+from ablate.planning import Plan, prompt_of
+from ablate.runner import Limits, Summary, Trial
+from ablate.store import Ledger
+from ablate.study import Study
+
+__all__ = ["Cost", "StageError", "cost_of", "fit_run", "grade_run", "observations_of", "run_plan"]
+
+# Models differ; four characters a token is close enough for an estimate before the first call.
+CHARACTERS_PER_TOKEN = 4
+FIT_OUTCOMES = (*OUTCOMES, "alignment_faking")
+TABLES = ("gaps", "effects", "coefficients")
+
+
+class StageError(ValueError):
+    """A stage that cannot be done yet; the message names the command that is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What is left of a plan: calls, an estimate of input tokens, and the most output tokens."""
+
+    calls: int
+    input_tokens: int
+    most_output_tokens: int
+
+
+def cost_of(study: Study, plan: Plan, answered: set[str]) -> Cost:
+    """Calls and tokens of the trials that have no answer yet."""
+    pending = plan.frame.filter(~pl.col("trial_id").is_in(list(answered)))
+    texts = {query.query_id: query.text for query in study.queries}
+    keys = [*study.factors, "arm", "query_id", "model", "prompt_id"]
+    tokens = output = 0
+    for row in pending.group_by(keys).len().iter_rows(named=True):
+        prompt = prompt_of(study, row | {"trial_id": "in this run"}, texts)
+        size = len(prompt.system or "") + sum(len(turn.text) for turn in prompt.turns)
+        tokens += row["len"] * (size // CHARACTERS_PER_TOKEN)
+        output += row["len"] * study.subjects[row["model"]].max_tokens
+    return Cost(pending.height, tokens, output)
+
+
+def run_plan(
+    study: Study,
+    plan: Plan,
+    *,
+    concurrency: int | None = None,
+    calls: int | None = None,
+    announce: Callable[[str], None],
+    progress: Callable[[Summary], None],
+) -> Summary:
+    """Call what the ledger does not hold. Raises ModelError, LedgerError or PlanError.
+
+    `announce` hears each model's name and endpoint before the first call.
+    """
+    models = plan.frame["model"].unique(maintain_order=True).to_list()
+    check_limits(study, models)
+    for model in models:
+        check_ready(model)
+    with Ledger(study.ledger_path) as ledger, ledger.locked():
+        answered = ledger.answered()
+        pending = plan.frame.filter(~pl.col("trial_id").is_in(list(answered)))
+        if pending.is_empty():
+            return Summary()
+        trials = _interleaved(study, pending)
+        limits = Limits(
+            concurrency=min(concurrency or study.settings.limits.concurrency, pending.height),
+            calls=calls or study.settings.limits.calls,
+            tokens=study.settings.limits.tokens,
+            most_tokens=lambda trial: _most_tokens(study, trial),
+        )
+        return asyncio.run(_run(study, trials, models, ledger, limits, announce, progress))
+
+
+def check_limits(study: Study, models: Sequence[str]) -> None:
+    """Raise StageError when a limit in USD meets a model whose price is not known."""
+    paid = [model for model in models if is_paid(model)]
+    if study.settings.limits.usd is not None and paid:
+        raise StageError(
+            f"study.toml: limits.usd: the price of {paid[0]} is not known here: "
+            "set limits.calls or limits.tokens instead"
+        )
+
+
+def _most_tokens(study: Study, trial: Trial) -> int:
+    size = len(trial.prompt.system or "") + sum(len(turn.text) for turn in trial.prompt.turns)
+    # A character is at most about one token.
+    return size + study.subjects[trial.model].max_tokens
+
+
+def _interleaved(study: Study, pending: pl.DataFrame) -> Iterator[Trial]:
+    """The pending trials in plan order, the models taking turns."""
+    texts = {query.query_id: query.text for query in study.queries}
+    by_model = [
+        frame.iter_rows(named=True) for frame in pending.partition_by("model", maintain_order=True)
+    ]
+    for rows in itertools.zip_longest(*by_model):
+        for row in rows:
+            if row is not None:
+                yield Trial(row["trial_id"], row["model"], prompt_of(study, row, texts))
+
+
+async def _run(
+    study: Study,
+    trials: Iterator[Trial],
+    models: Sequence[str],
+    ledger: Ledger,
+    limits: Limits,
+    announce: Callable[[str], None],
+    progress: Callable[[Summary], None],
+) -> Summary:
+    async with contextlib.AsyncExitStack() as stack:
+        opened = {}
+        for model in models:
+            opened[model] = await stack.enter_async_context(
+                open_model(model, study.subjects[model])
+            )
+            announce(f"{model} at {opened[model].endpoint}")
+        return await runner.run(trials, opened, ledger, limits, progress)
+
+
+def grade_run(study: Study, plan: Plan, name: str) -> tuple[int, int]:
+    """Grade what an instrument has not graded yet: trials graded now, and answered in all."""
+    instrument = grader(name)
+    with Ledger(study.ledger_path) as ledger:
+        answered = ledger.answered() & set(plan.trial_ids)
+        todo = answered - ledger.graded(instrument.name, instrument.instrument)
+        grades = [
+            (trial_id, instrument.grade(text, reasoning=reasoning))
+            for trial_id, text, reasoning in ledger.answers(sorted(todo))
+        ]
+        ledger.add_grades(instrument.name, instrument.instrument, grades)
+    return len(grades), len(answered)
+
+
+def observations_of(study: Study, plan: Plan) -> pl.DataFrame:
+    """The plan with one column per outcome; null where a trial has no answer or no grade."""
+    queries = pl.DataFrame(
+        [(q.query_id, q.category, q.role) for q in study.queries],
+        schema=["query_id", "category", "role"],
+        orient="row",
+    )
+    frame = plan.frame.join(queries, on="query_id", how="left", maintain_order="left")
+    primary, *others = study.settings.grading.graders
+    with Ledger(study.ledger_path) as ledger:
+        for name in (primary, *others):
+            grades = ledger.grades(name)
+            if grades.is_empty():
+                raise StageError(
+                    f"nothing is graded by {name}: `ablate grade` on this run comes first"
+                )
+            if name != primary:
+                outcomes = [c for c in grades.columns if c != "trial_id"]
+                grades = grades.rename({outcome: f"{outcome}@{name}" for outcome in outcomes})
+            frame = frame.join(grades, on="trial_id", how="left", maintain_order="left")
+    for outcome in OUTCOMES:
+        if outcome not in frame.columns:
+            frame = frame.with_columns(pl.lit(None, pl.Float64).alias(outcome))
+    return frame.with_columns(
+        (pl.col("complied") * pl.col("af_reasoning")).alias("alignment_faking"),
+        pl.when(pl.col("af_reasoning").is_not_null())
+        .then(pl.lit("scratchpad"))
+        .when(pl.col("complied").is_not_null())
+        .then(pl.lit("none"))
+        .alias("reasoning_source"),
+    )
+
+
+def fit_run(study: Study, plan: Plan, run_dir: Path) -> dict[str, pl.DataFrame]:
+    """Fit a run and write observations.parquet, gaps, effects and coefficients as csv.
+
+    A run on the embedded subject gets planted.csv too, the truth beside the estimates.
+    """
+    import analysis
+
+    observations = observations_of(study, plan)
+    if observations["complied"].is_null().all():
+        raise StageError("no trial of this run has a grade: `ablate run`, then `ablate grade`")
+    results = analysis.fit(
+        observations,
+        factors=list(study.factors),
+        outcomes=FIT_OUTCOMES,
+        weight="design_weight",
+        prompt="prompt_id",
+        primary=study.settings.study.estimand,
+        grader=study.settings.grading.graders[0],
+    )
+    tables = {name: getattr(results, name) for name in TABLES}
+    if any(not is_paid(model) for model in study.subjects):
+        from ablate.planted import planted_effects
+
+        tables["planted"] = planted_effects(study)
+    observations.write_parquet(run_dir / "observations.parquet")
+    for name, table in tables.items():
+        table.write_csv(run_dir / f"{name}.csv")
+    return tables
+
+
+def load_tables(run_dir: Path) -> dict[str, pl.DataFrame]:
+    """The tables that `fit` wrote. Raises StageError when there are none."""
+    from ablate.planted import PLANTED
+    from analysis.effects import EFFECTS
+    from analysis.fitting import COEFFICIENTS
+    from analysis.gaps import GAPS
+
+    schemas: dict[str, dict[str, Any]] = {
+        "gaps": GAPS, "effects": EFFECTS, "coefficients": COEFFICIENTS, "planted": PLANTED
+    }  # fmt: skip
+    tables = {}
+    for name, schema in schemas.items():
+        path = run_dir / f"{name}.csv"
+        if path.is_file():
+            tables[name] = pl.read_csv(path, schema_overrides=schema)
+    missing = [name for name in TABLES if name not in tables]
+    if missing:
+        raise StageError(f"{run_dir}: no {missing[0]}.csv: `ablate fit {run_dir}` comes first")
+    return tables

@@ -1,0 +1,329 @@
+"""A study: the settings of study.toml, checked, with the files that they name.
+
+Takes a study folder; gives a frozen Study, or every fault with its key and the mend.
+Does not know designs, plans or how a model is reached.
+"""
+
+import inspect
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from ablate.grading import GRADERS
+from ablate.models import PROVIDERS, Parameters, split_name
+from ablate.queries import Query, QueryError, load_queries
+from variants import Scenario, ScenarioError
+from variants.declarations import nearest
+from variants.designs import DESIGNS
+
+__all__ = ["Study", "StudyError", "load_study"]
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+ESTIMANDS = ("gap_effect_simple", "gap_effect_averaged")
+
+
+class StudyError(ValueError):
+    """A study that cannot be used; `problems` holds every fault found."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Share = Annotated[float, Field(gt=0, lt=1)]
+_Count = Annotated[int, Field(ge=1)]
+
+
+class StudySettings(_Table):
+    """[study]: what is asked, of which scenario and queries."""
+
+    name: Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
+    seed: Annotated[int, Field(ge=0)] = 1
+    scenario: str = "scenario.md"
+    queries: str = "queries.csv"
+    claims: str | None = None
+    estimand: Literal["gap_effect_simple", "gap_effect_averaged"] = "gap_effect_simple"
+
+
+class DesignSettings(_Table):
+    """[design]: which conditions are tried and how many trials each model gets."""
+
+    kind: str = "mixed"
+    factors: tuple[str, ...] | None = None
+    trials: _Count = 7000
+    train_share: _Share | None = None
+    rate: _Share | None = None
+    fixed_share: _Share | None = None
+    random_conditions: _Count | None = None
+    replicates: _Count = 1
+    wordings: _Count = 1
+    placebos: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def options(self) -> dict[str, float]:
+        """What is set of the options that only some designs take."""
+        names = ("train_share", "rate", "fixed_share", "random_conditions")
+        return {name: v for name in names if (v := getattr(self, name)) is not None}
+
+
+class SubjectSettings(_Table):
+    """[[subject]]: models and the request parameters they share."""
+
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    reasoning: tuple[Literal["none", "scratchpad"], ...] = ("scratchpad",)
+    max_tokens: _Count = 2048
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+
+
+class GradingSettings(_Table):
+    """[grading]: the graders; the first is the primary one."""
+
+    graders: Annotated[tuple[str, ...], Field(min_length=1)] = ("rules/v1",)
+
+
+class LimitSettings(_Table):
+    """[limits]: where a run stops by itself."""
+
+    usd: Annotated[float, Field(gt=0)] | None = None
+    calls: _Count | None = None
+    tokens: _Count | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 50
+
+
+class MarginSettings(_Table):
+    """[margins]: the smallest gap effect that matters, and the share a minimal prompt keeps."""
+
+    gap: _Share = 0.05
+    share: _Share = 0.7
+
+
+class Settings(_Table):
+    """The whole of study.toml."""
+
+    study: StudySettings
+    design: DesignSettings = DesignSettings()
+    subject: Annotated[tuple[SubjectSettings, ...], Field(min_length=1)]
+    grading: GradingSettings = GradingSettings()
+    limits: LimitSettings = LimitSettings()
+    margins: MarginSettings = MarginSettings()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study folder whose settings, scenario and queries are sound.
+
+    `factors` are the factors that the design varies, in the scenario's order.
+    """
+
+    root: Path
+    settings: Settings
+    scenario: Scenario
+    queries: tuple[Query, ...]
+
+    @property
+    def name(self) -> str:
+        return self.settings.study.name
+
+    @property
+    def scenario_path(self) -> Path:
+        return self.root / self.settings.study.scenario
+
+    @property
+    def queries_path(self) -> Path:
+        return self.root / self.settings.study.queries
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.root / "ledger.sqlite"
+
+    def run_dir(self, run: str) -> Path:
+        return self.root / "runs" / run
+
+    @cached_property
+    def factors(self) -> dict[str, tuple[str, ...]]:
+        chosen = self.settings.design.factors or self.scenario.recommended
+        names = chosen or tuple(self.scenario.factors)
+        return {n: f.levels for n, f in self.scenario.factors.items() if n in names}
+
+    @cached_property
+    def subjects(self) -> dict[str, Parameters]:
+        """Each model with its request parameters."""
+        return {
+            model: Parameters(subject.max_tokens, subject.temperature, subject.reasoning[0])
+            for subject in self.settings.subject
+            for model in subject.models
+        }
+
+
+def load_study(root: Path | str) -> Study:
+    """Read a study folder. Raises StudyError with everything that is wrong with it."""
+    root = Path(root)
+    path = root / "study.toml"
+    if not root.is_dir():
+        raise StudyError([f"{root}: there is no such folder; `ablate init {root}` makes one"])
+    if not path.is_file():
+        raise StudyError([f"{root}: no study.toml in it; `ablate init DIR` makes a study folder"])
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyError([f"{path}: {error}"]) from None
+    problems: list[str] = []
+    settings = None
+    try:
+        settings = Settings.model_validate(table)
+    except ValidationError as error:
+        problems += [f"{path}: {_explain(fault, table)}" for fault in error.errors()]
+    named = table.get("study")
+    names = named if isinstance(named, dict) else {}
+    scenario = _read(root, path, names, "scenario", "scenario.md", Scenario.load, problems)
+    queries = _read(root, path, names, "queries", "queries.csv", load_queries, problems)
+    if settings and settings.study.claims:
+        _inside(root, path, "claims", settings.study.claims, problems)
+    if settings:
+        problems += [f"{path}: {problem}" for problem in _cross(settings, scenario)]
+    if problems or settings is None or scenario is None or queries is None:
+        raise StudyError(problems)
+    return Study(root, settings, scenario, queries)
+
+
+def _inside(root: Path, path: Path, key: str, value: str, problems: list[str]) -> Path | None:
+    """The file that a key names, if it is there and lies inside the study folder."""
+    named = root / value
+    if not named.resolve().is_relative_to(root.resolve()):
+        problems.append(f"{path}: study.{key}: `{value}` lies outside the study folder: copy it in")
+    elif not named.is_file():
+        problems.append(f"{path}: study.{key}: there is no file {named}")
+    else:
+        return named
+    return None
+
+
+def _read(
+    root: Path,
+    path: Path,
+    names: Mapping[str, Any],
+    key: str,
+    default: str,
+    load: Any,
+    problems: list[str],
+) -> Any:
+    value = names.get(key, default)
+    if not isinstance(value, str):
+        return None
+    named = _inside(root, path, key, value, problems)
+    if named is None:
+        return None
+    try:
+        return load(named)
+    except ScenarioError as error:
+        problems += str(error).splitlines()
+    except QueryError as error:
+        problems += error.problems
+    except OSError as error:
+        problems.append(f"{named}: cannot be read: {error.strerror}")
+    return None
+
+
+def _cross(settings: Settings, scenario: Scenario | None) -> list[str]:
+    """Faults between the settings and the scenario, the designs, the graders and the providers."""
+    problems = []
+    design = settings.design
+    if design.kind not in DESIGNS:
+        problems.append(
+            f"design.kind: no design `{design.kind}`{nearest(design.kind, DESIGNS)}; "
+            f"there is {', '.join(DESIGNS)}"
+        )
+    else:
+        taken = inspect.signature(DESIGNS[design.kind]).parameters
+        problems += [
+            f"design.{name}: a {design.kind} design takes no {name}: leave it out"
+            for name in design.options
+            if name not in taken
+        ]
+    if design.wordings > 1:
+        problems.append("design.wordings: the scenario has 1 wording: set wordings = 1")
+    if design.placebos:
+        problems.append("design.placebos: the scenario has no placebo edits: set placebos = 0")
+    if design.kind == "one_at_a_time" and settings.study.estimand == "gap_effect_averaged":
+        problems.append(
+            "study.estimand: one_at_a_time has simple effects only: "
+            'set gap_effect_simple, or design.kind = "mixed"'
+        )
+    for grader in settings.grading.graders:
+        if grader not in GRADERS:
+            problems.append(f"grading.graders: no grader `{grader}`; there is {', '.join(GRADERS)}")
+    seen: set[str] = set()
+    for number, subject in enumerate(settings.subject):
+        where = f"subject.{number}"
+        if len(subject.reasoning) != 1:
+            problems.append(f"{where}.reasoning: name one way of reasoning")
+        for model in subject.models:
+            problems += [f"{where}.models: {fault}" for fault in _model_faults(model, seen)]
+    if scenario is not None:
+        problems += _factor_faults(design.factors, scenario)
+    return problems
+
+
+def _model_faults(model: str, seen: set[str]) -> list[str]:
+    provider, name = split_name(model)
+    faults = []
+    if model in seen:
+        faults.append(f"`{model}` stands twice")
+    seen.add(model)
+    if not name or not re.fullmatch(NAME, provider):
+        faults.append(f"`{model}` must be provider/name, such as simulated/planted")
+    elif provider not in PROVIDERS:
+        faults.append(
+            f"no provider `{provider}`{nearest(provider, PROVIDERS)}; "
+            f"there is {', '.join(PROVIDERS)}"
+        )
+    return faults
+
+
+def _factor_faults(names: tuple[str, ...] | None, scenario: Scenario) -> list[str]:
+    if not scenario.arms:
+        return ["study.scenario: the scenario declares no [arms]: train and deploy make the gap"]
+    if not scenario.factors:
+        return ["study.scenario: the scenario declares no factors: there is nothing to ablate"]
+    known = scenario.factors
+    unknown = [name for name in names or () if name not in known]
+    return [
+        f"design.factors: unknown factor `{name}`{nearest(name, known)}; "
+        f"the scenario has {', '.join(known)}"
+        for name in unknown
+    ]
+
+
+def _explain(fault: Any, table: Mapping[str, Any]) -> str:
+    """One line for a pydantic fault: the key, what is wrong, and the nearest known key."""
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = _keys_at(fault["loc"][:-1])
+        name = str(fault["loc"][-1])
+        return f"{where}: unknown key{nearest(name, known)}; known: {', '.join(known)}"
+    if fault["type"] == "missing":
+        return f"{where}: missing; add it"
+    return f"{where}: {fault['msg']}, got {fault['input']!r}"
+
+
+def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
+    tables: dict[str, type[_Table]] = {
+        "study": StudySettings,
+        "design": DesignSettings,
+        "subject": SubjectSettings,
+        "grading": GradingSettings,
+        "limits": LimitSettings,
+        "margins": MarginSettings,
+    }
+    table = tables.get(str(loc[0]), Settings) if loc else Settings
+    return list(table.model_fields)

@@ -1,0 +1,178 @@
+"""Compliance gaps: how much more often an outcome occurs in the train arm than in deploy.
+
+Takes observations; gives one row per condition with both rates, the gap paired by query, and an
+interval that holds when an arm is at 0. Does not know contrasts between conditions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from analysis.intervals import newcombe, t_interval
+from analysis.observations import Observations, at_reference
+
+__all__ = ["GAPS", "Gap", "gap_of", "gaps", "query_rates", "structural_zeros"]
+
+CONTRAST = "train-deploy"
+LISTED_QUERIES = 10
+
+# The columns of gaps.csv; the factor columns stand after condition_id.
+GAPS: dict[str, Any] = {
+    "model": pl.String,
+    "condition": pl.String,
+    "condition_id": pl.String,
+    "outcome": pl.String,
+    "contrast": pl.String,
+    "n_train": pl.Int64,
+    "n_deploy": pl.Int64,
+    "rate_train": pl.Float64,
+    "rate_deploy": pl.Float64,
+    "gap": pl.Float64,
+    "std_error": pl.Float64,
+    "conf_low": pl.Float64,
+    "conf_high": pl.Float64,
+    "n_queries": pl.Int64,
+    "method": pl.String,
+    "note": pl.String,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Rates and gap as proportions over the queries seen in both arms; None where unknown."""
+
+    n_train: int
+    n_deploy: int
+    rate_train: float | None
+    rate_deploy: float | None
+    gap: float | None
+    std_error: float | None
+    low: float | None
+    high: float | None
+    n_queries: int
+    method: str
+    note: str | None
+
+
+def query_rates(frame: pl.DataFrame, outcome: str) -> pl.DataFrame:
+    """Mean and number of graded trials per query and arm: `query, train, deploy, n_*, sum_*`.
+
+    Only queries with graded trials in both arms.
+    """
+    graded = frame.filter(pl.col(outcome).is_not_null())
+    arms = [
+        graded.filter(pl.col("arm") == arm)
+        .group_by("query")
+        .agg(
+            pl.col(outcome).mean().alias(arm),
+            pl.len().cast(pl.Int64).alias(f"n_{arm}"),
+            pl.col(outcome).sum().alias(f"sum_{arm}"),
+        )
+        for arm in ("train", "deploy")
+    ]
+    return arms[0].join(arms[1], on="query").sort("query")
+
+
+def gap_of(frame: pl.DataFrame, outcome: str) -> Gap:
+    """The gap of one condition's trials, queries counted equally, paired by query.
+
+    `gap = mean(d_q)`, `se = sd(d_q) / sqrt(Q)`, Student's t with Q - 1 (Miller 2024,
+    arXiv 2411.00640). Where no query differs from another there is no such error: the interval is
+    then Newcombe's on the pooled counts, and the error None.
+    """
+    rates = query_rates(frame, outcome)
+    queries = rates.height
+    if not queries:
+        return Gap(0, 0, None, None, None, None, None, None, 0, "none", "no query in both arms")
+    n1, n0 = int(rates["n_train"].sum()), int(rates["n_deploy"].sum())
+    differences = (rates["train"] - rates["deploy"]).to_numpy()
+    rate1, rate0 = _mean(rates["train"]), _mean(rates["deploy"])
+    gap = rate1 - rate0
+    spread = float(differences.std(ddof=1)) if queries > 1 else 0.0
+    if spread > 1e-12:
+        error = spread / queries**0.5
+        bounds = t_interval(gap, error, queries - 1)
+        method = "paired by query, t(Q-1)"
+        return Gap(n1, n0, rate1, rate0, gap, error, bounds.low, bounds.high, queries, method, None)
+    bounds = newcombe(float(rates["sum_train"].sum()), n1, float(rates["sum_deploy"].sum()), n0)
+    note = "one query" if queries == 1 else "boundary"
+    return Gap(
+        n1, n0, rate1, rate0, gap, None, bounds.low, bounds.high, queries, "newcombe, pooled", note
+    )
+
+
+def gaps(
+    observations: Observations, outcome: str, labels: Mapping[int, tuple[str, str | None]]
+) -> list[dict[str, Any]]:
+    """Rows of gaps.csv for one model: the original, single changes, and well observed conditions.
+
+    `labels` maps a condition number to its label and condition_id.
+    """
+    frame, levels = observations.frame, observations.levels
+    zeros = structural_zeros(frame)
+    changes = pl.sum_horizontal(
+        (pl.col(f).cast(pl.String) != reference).fill_null(False).cast(pl.Int32)
+        for f, (reference, *_) in levels.items()
+    )
+    conditions = (
+        frame.with_columns(changes.alias("changes"))
+        .unique("condition")
+        .sort("changes", *levels, maintain_order=True)
+    )
+    rows = []
+    for condition in conditions.iter_rows(named=True):
+        number = condition["condition"]
+        gap = gap_of(frame.filter(pl.col("condition") == number), outcome)
+        if condition["changes"] > 1 and gap.n_queries < LISTED_QUERIES:
+            continue
+        label, condition_id = labels[number]
+        notes = [n for n in (gap.note, "structural_zero" if number in zeros else None) if n]
+        rows.append(
+            {
+                "model": condition["model"],
+                "condition": label,
+                "condition_id": condition_id,
+                **{factor: condition[factor] for factor in levels},
+                "outcome": outcome,
+                "contrast": CONTRAST,
+                "n_train": gap.n_train,
+                "n_deploy": gap.n_deploy,
+                "rate_train": gap.rate_train,
+                "rate_deploy": gap.rate_deploy,
+                "gap": gap.gap,
+                "std_error": gap.std_error,
+                "conf_low": gap.low,
+                "conf_high": gap.high,
+                "n_queries": gap.n_queries,
+                "method": gap.method,
+                "note": "; ".join(notes) or None,
+            }
+        )
+    return rows
+
+
+def structural_zeros(frame: pl.DataFrame) -> frozenset[int]:
+    """Conditions whose prompts are the same text in both arms, for every query seen in both.
+
+    Empty where the table does not say which prompt a trial had.
+    """
+    prompts = (
+        frame.filter(pl.col("prompt").is_not_null(), pl.col("arm").is_in(["train", "deploy"]))
+        .group_by("condition", "query")
+        .agg(pl.col("arm").n_unique().alias("arms"), pl.col("prompt").n_unique().alias("prompts"))
+        .filter(pl.col("arms") == 2)
+        .group_by("condition")
+        .agg((pl.col("prompts") == 1).all().alias("alike"))
+    )
+    return frozenset(prompts.filter(pl.col("alike"))["condition"].to_list())
+
+
+def original_of(observations: Observations) -> pl.DataFrame:
+    """The trials of the condition with every factor at its reference."""
+    return observations.frame.filter(at_reference(observations.levels))
+
+
+def _mean(column: pl.Series) -> float:
+    return float(column.to_numpy().mean())

@@ -1,0 +1,171 @@
+"""Observations: the one table that analysis accepts, checked, with the terms of its model.
+
+Takes a frame with one row per trial (arm, query, factor levels, outcomes in [0, 1] or null);
+gives the same rows with typed factor columns, the terms of a model, and its treatment matrix.
+Does not know where the rows come from, what a level says, or any estimator.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+__all__ = ["Observations", "ObservationsError", "Term", "observe"]
+
+REFERENCES = ("original", "present")
+
+
+class ObservationsError(ValueError):
+    """A table that cannot be analysed; the message names the column and the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A level of a factor other than its reference."""
+
+    factor: str
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """Checked trials: columns `model`, `arm`, `query`, `condition_id`, `prompt`, `weight`; factors.
+
+    `levels` has the levels of each factor, reference first; null means not applicable.
+    `condition` numbers the distinct combinations of levels. `weight` turns the rows into the
+    target law of the design, and is null where there is none.
+    """
+
+    frame: pl.DataFrame
+    levels: Mapping[str, tuple[str, ...]]
+    outcomes: tuple[str, ...]
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        return tuple(Term(f, level) for f, levels in self.levels.items() for level in levels[1:])
+
+    @property
+    def models(self) -> tuple[str | None, ...]:
+        return tuple(sorted(self.frame["model"].unique(), key=lambda m: (m is None, m)))
+
+    def of_model(self, model: str | None) -> "Observations":
+        mask = pl.col("model").is_null() if model is None else pl.col("model") == model
+        return Observations(self.frame.filter(mask), self.levels, self.outcomes)
+
+
+def observe(
+    frame: pl.DataFrame,
+    *,
+    factors: Sequence[str],
+    outcomes: Sequence[str],
+    arm: str = "arm",
+    query: str = "query_id",
+    weight: str | None = None,
+    prompt: str | None = None,
+    reference: Mapping[str, str] | None = None,
+) -> Observations:
+    """Check a frame and give it the names that the estimators use.
+
+    Rows whose `role` is `control`, and arms other than train and deploy, are left out: they do not
+    enter the gap. The reference level of a
+    factor is `original`, else `present`, else what `reference` says. Raises ObservationsError.
+    """
+    wanted = [arm, query, *factors, *outcomes, *(c for c in (weight, prompt) if c)]
+    missing = [column for column in wanted if column not in frame.columns]
+    if missing:
+        raise ObservationsError(
+            f"no column {', '.join(f'`{c}`' for c in missing)}; "
+            f"the table has {', '.join(frame.columns)}"
+        )
+    if "role" in frame.columns:
+        frame = frame.filter(pl.col("role").ne_missing("control"))
+    if frame.is_empty():
+        raise ObservationsError("the table has no rows to analyse")
+    arms = frame[arm].cast(pl.String).unique().to_list()
+    for name in ("train", "deploy"):
+        if name not in arms:
+            raise ObservationsError(
+                f"column `{arm}` never says `{name}`: the gap needs both train and deploy trials"
+            )
+    frame = frame.filter(pl.col(arm).cast(pl.String).is_in(["train", "deploy"]))
+    for outcome in outcomes:
+        _check_outcome(frame, outcome)
+    levels = {f: _levels(frame, f, (reference or {}).get(f)) for f in factors}
+    columns = [
+        (
+            pl.col("model").cast(pl.String) if "model" in frame.columns else pl.lit(None, pl.String)
+        ).alias("model"),
+        pl.col(arm).cast(pl.String).alias("arm"),
+        pl.col(query).cast(pl.String).alias("query"),
+        (
+            pl.col("condition_id").cast(pl.String)
+            if "condition_id" in frame.columns
+            else pl.lit(None, pl.String).alias("condition_id")
+        ),
+        (pl.col(prompt).cast(pl.String) if prompt else pl.lit(None, pl.String)).alias("prompt"),
+        (pl.col(weight).cast(pl.Float64) if weight else pl.lit(1.0)).alias("weight"),
+        *(pl.col(f).cast(pl.String).cast(pl.Enum(levels[f])) for f in factors),
+        *(pl.col(o).cast(pl.Float64) for o in outcomes),
+    ]
+    checked = frame.select(columns).with_columns(
+        pl.struct(factors).rank("dense").alias("condition")
+        if factors
+        else pl.lit(1).alias("condition")
+    )
+    return Observations(checked, levels, tuple(outcomes))
+
+
+def treatment(frame: pl.DataFrame, terms: Sequence[Term]) -> NDArray[np.float64]:
+    """Indicator columns of the terms, one row per trial; a level that is not applicable is 0."""
+    columns = [
+        (frame[t.factor].cast(pl.String) == t.level).fill_null(False).cast(pl.Float64).to_numpy()
+        for t in terms
+    ]
+    return np.column_stack(columns) if columns else np.zeros((frame.height, 0))
+
+
+def at_reference(levels: Mapping[str, tuple[str, ...]], but: str | None = None) -> pl.Expr:
+    """Rows with every factor at its reference; with `but`, other factors may be not applicable."""
+    expression = pl.lit(True)
+    for factor, (reference, *_) in levels.items():
+        if factor == but:
+            continue
+        same = pl.col(factor).cast(pl.String) == reference
+        expression &= same.fill_null(True) if but else same.fill_null(False)
+    return expression
+
+
+def _check_outcome(frame: pl.DataFrame, outcome: str) -> None:
+    column = frame[outcome]
+    if not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
+        raise ObservationsError(
+            f"outcome `{outcome}` holds {column.dtype}: it must be a number in [0, 1] or null"
+        )
+    values = column.cast(pl.Float64).drop_nulls()
+    wrong = values.filter(~values.is_between(0, 1))
+    if len(wrong):
+        raise ObservationsError(
+            f"outcome `{outcome}` holds {wrong[0]}: every value must lie in [0, 1] or be null"
+        )
+
+
+def _levels(frame: pl.DataFrame, factor: str, reference: str | None) -> tuple[str, ...]:
+    column = frame[factor]
+    seen = [str(level) for level in column.cast(pl.String).drop_nulls().unique().sort()]
+    if isinstance(column.dtype, pl.Enum):
+        order = [str(level) for level in column.dtype.categories if level in seen]
+    else:
+        order = seen
+    if len(order) < 2:
+        only = f"only `{order[0]}`" if order else "nothing"
+        raise ObservationsError(
+            f"factor `{factor}` is {only} in this table: a factor needs two levels; leave it out"
+        )
+    first = reference or next((r for r in REFERENCES if r in order), None)
+    if first is None or first not in order:
+        raise ObservationsError(
+            f"factor `{factor}` has levels {', '.join(order)}: say which one is the reference"
+        )
+    return (first, *(level for level in order if level != first))

@@ -1,0 +1,105 @@
+"""Figures as SVG text: no drawing library, no script, legible in light and dark.
+
+Takes named estimates with intervals; gives one self-contained `<svg>`.
+Computes nothing but positions. Does not know files or pages.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from analysis.tables import points
+
+__all__ = ["Mark", "forest"]
+
+ROW = 26
+LABEL = 230
+PLOT = 420
+NUMBERS = 170
+TOP = 34
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One row of a forest plot; proportions, None where unknown.
+
+    `truth` is a planted value drawn as a diamond; a `hollow` mark is one that was not tested.
+    """
+
+    label: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    truth: float | None = None
+    hollow: bool = False
+
+
+def forest(marks: Sequence[Mark], *, title: str, axis: str) -> str:
+    """A forest plot in percentage points: a dot and a whisker a row, a line at 0."""
+    values = [v for m in marks for v in (m.estimate, m.low, m.high, m.truth) if v is not None]
+    low, high = _limits(values)
+    height = TOP + ROW * len(marks) + 46
+    width = LABEL + PLOT + NUMBERS
+
+    def x(value: float) -> float:
+        return LABEL + PLOT * (value - low) / (high - low)
+
+    bottom = TOP + ROW * len(marks)
+    parts = [
+        f'<svg class="forest" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'role="img" aria-label="{escape(title, quote=True)}">',
+        f"<title>{escape(title)}</title>",
+    ]
+    for tick in _ticks(low, high):
+        zero = abs(tick) < 1e-9
+        at, shown = f"{x(tick):.1f}", "0" if zero else points(tick)
+        kind = "zero" if zero else "grid"
+        parts += [
+            f'<line class="{kind}" x1="{at}" x2="{at}" y1="{TOP - 8}" y2="{bottom}"/>',
+            f'<text class="tick" x="{at}" y="{bottom + 18}">{shown}</text>',
+        ]
+    middle = LABEL + PLOT / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{bottom + 38}">{escape(axis)}</text>')
+    for i, mark in enumerate(marks):
+        parts += _row(mark, TOP + ROW * i + ROW / 2, x)
+    parts.append("</svg>")
+    return "".join(parts)
+
+
+def _row(mark: Mark, y: float, x: Callable[[float], float]) -> list[str]:
+    parts = [f'<text class="name" x="{LABEL - 14}" y="{y + 4}">{escape(mark.label)}</text>']
+    if mark.low is not None and mark.high is not None:
+        parts.append(
+            f'<line class="whisker" x1="{x(mark.low):.1f}" x2="{x(mark.high):.1f}" '
+            f'y1="{y}" y2="{y}"/>'
+        )
+    if mark.truth is not None:
+        at = x(mark.truth)
+        parts.append(
+            f'<path class="truth" d="M{at - 6:.1f} {y} L{at:.1f} {y - 6} L{at + 6:.1f} {y} '
+            f'L{at:.1f} {y + 6} Z"/>'
+        )
+    shown = points(mark.estimate)
+    if mark.estimate is not None:
+        kind = "dot hollow" if mark.hollow else "dot"
+        parts.append(f'<circle class="{kind}" cx="{x(mark.estimate):.1f}" cy="{y}" r="4.5"/>')
+        if mark.low is not None:
+            shown += f" [{points(mark.low)}, {points(mark.high)}]"
+    parts.append(f'<text class="number" x="{LABEL + PLOT + 14}" y="{y + 4}">{shown}</text>')
+    return parts
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min([0.0, *values]), max([0.0, *values])
+    room = 0.06 * (high - low) or 0.01
+    return low - room, high + room
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round positions, at most about eight."""
+    rough = (high - low) / 7
+    scale = 10 ** math.floor(math.log10(rough))
+    step = next(s * scale for s in (1, 2, 5, 10) if s * scale >= rough)
+    first = math.ceil(low / step)
+    return [i * step for i in range(first, math.floor(high / step) + 1)]

@@ -1,0 +1,7 @@
+"""Text: scenarios, factors, conditions and designs. No network, no tables."""
+
+from variants.declarations import Factor, Need
+from variants.marks import ScenarioError
+from variants.scenario import Condition, Prompt, Scenario, Turn
+
+__all__ = ["Condition", "Factor", "Need", "Prompt", "Scenario", "ScenarioError", "Turn"]
