@@ -47,7 +47,8 @@ def main() -> None:
     except ImportError as error:
         if type(error) is not ImportError:
             raise
-        _refuse(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 @app.callback(invoke_without_command=True)
@@ -286,12 +287,13 @@ def _refusing() -> Iterator[None]:
 
     try:
         yield
-    except user_errors() as error:
-        _refuse(str(error))
+        sys.stdout.flush()
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+    except user_errors() as error:
+        _refuse(str(error))
 
 
 def _visible(text: str) -> str:

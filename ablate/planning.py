@@ -87,7 +87,7 @@ def make_plan(study: Study) -> Plan:
             **settings.options,
         )
     except DesignError as error:
-        raise PlanError(f"design: {error}") from None
+        raise PlanError(f"{study.root}/study.toml: design: {error}") from None
     cells = _cells(study, design, rng)
     rows = [row for model in study.subjects for row in _trials(study, design, cells, model)]
     frame = pl.DataFrame(rows, schema=plan_schema(study), orient="row")
@@ -125,12 +125,12 @@ def _cells(study: Study, design: Design, rng: np.random.Generator) -> list[Cell]
     spent = len(controls) * len(fixed) * len(arms)
     trials = study.settings.design.trials - spent
     if trials < 2 * len(design.conditions):
-        needed = spent + 2 * len(design.conditions)
         raise PlanError(
-            f"design.trials: {len(design.conditions)} conditions need at least {needed}"
+            f"{study.root}/study.toml: design.trials: {len(design.conditions)} conditions need at "
+            f"least {spent + 2 * len(design.conditions)} trials: set more, or vary fewer factors"
         )
     if len(targets) < 2:
-        raise PlanError("study.queries: a gap needs at least two target queries")
+        raise PlanError(f"{study.queries_path}: a gap needs at least two queries of role target")
     blocks = _blocks(study.queries, rng)
     shares = _allocate(design, targets, arms, trials, study.settings.design.replicates, rng)
     cells = [

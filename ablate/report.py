@@ -1,7 +1,7 @@
 """The report: a run's tables as one self-contained page.
 
 Takes a run folder that `fit` has filled; gives report.html. Every number is read from the
-tables: the report computes nothing. The page makes no request and runs no script.
+tables. The page makes no request and runs no script. Does not know how to compute anything.
 """
 
 from collections.abc import Mapping

@@ -6,7 +6,7 @@ deploy parts. Does not know claims, wordings, or what a level says.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,16 +14,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from analysis.gaps import CONTRAST, gap_of, original_of, query_rates, structural_zeros
+from analysis.gaps import (
+    CONTRAST,
+    changed_of,
+    gap_of,
+    original_of,
+    query_rates,
+    structural_zeros,
+)
 from analysis.intervals import t_interval
 from analysis.multiplicity import benjamini_hochberg, holm
-from analysis.observations import Observations, Term, at_reference
-from analysis.regressions import (
-    Coefficient,
-    coefficient_names,
-    equal_query_weights,
-    linear_probability,
-)
+from analysis.observations import Observations, Term, treatment
+from analysis.regressions import equal_query_weights, linear_probability, queries_at
 
 __all__ = ["EFFECTS", "ESTIMANDS", "Effect", "averaged_contrasts", "effects"]
 
@@ -154,13 +156,10 @@ def _simple(
         reference = observations.levels[term.factor][0]
         row = Effect(model, outcome, SIMPLE, term.factor, term.level, reference)
         yield row
-        changed = observations.frame.filter(
-            at_reference(observations.levels, but=term.factor)
-            & (pl.col(term.factor).cast(pl.String) == term.level)
-        )
+        changed = changed_of(observations, term)
         after = query_rates(changed, outcome)
         both = before.join(after, on="query", suffix="_after")
-        row.note = _taken_along(changed, observations, term)
+        row.note = _taken_along(original, changed, term, observations.levels)
         if not both.height:
             row.note = _join(row.note, "not estimable: no query was graded in all four cells")
             continue
@@ -188,7 +187,7 @@ def _simple(
             _infer(row, spread / both.height**0.5, tested=not zero)
         else:
             row.method = "newcombe, pooled"
-            row.note = _join(row.note, "boundary")
+            row.note = _join(row.note, "one query" if both.height == 1 else "boundary")
             row.conf_low, row.conf_high = _recovered(original, changed, outcome, both, zero)
 
 
@@ -214,22 +213,27 @@ def _recovered(
 
 def _averaged(
     observations: Observations, outcome: str, model: str | None, zeros: frozenset[int]
-) -> Iterator[Effect]:
+) -> list[Effect]:
     """Change of the gap averaged over the target law: weighted linear probability, CR1, t(G - 1).
 
-    Absent where the design has no target law (all weights null).
+    No rows where the design has no target law (all weights null).
     """
     weighted = observations.frame.filter(pl.col("weight").is_not_null())
     graded = weighted.filter(pl.col(outcome).is_not_null())
-    if weighted.is_empty() or graded["arm"].n_unique() < 2 or graded["query"].n_unique() < 2:
-        return
-    observations = Observations(weighted, observations.levels, observations.outcomes)
+    if weighted.is_empty():
+        return []
     terms = observations.terms
-    fit = linear_probability(weighted, outcome, terms, weighted=True)
-    for term, parts in averaged_contrasts(graded, observations, zeros):
-        reference = observations.levels[term.factor][0]
-        row = Effect(model, outcome, AVERAGED, term.factor, term.level, reference)
-        yield row
+    rows = [
+        Effect(model, outcome, AVERAGED, t.factor, t.level, observations.levels[t.factor][0])
+        for t in terms
+    ]
+    if graded["arm"].n_unique() < 2 or graded["query"].n_unique() < 2:
+        for row in rows:
+            row.note = "not estimable: it takes graded trials of two queries in both arms"
+        return rows
+    fit = linear_probability(graded, outcome, terms, weighted=True)
+    contrasts = averaged_contrasts(graded, terms, zeros)
+    for term, row, parts in zip(terms, rows, contrasts, strict=True):
         row.n_trials, row.n_clusters = fit.trials, fit.clusters
         estimate = fit.contrast(parts.gap)
         if estimate is None:
@@ -239,12 +243,17 @@ def _averaged(
         row.estimate = estimate[0]
         row.train_part = train[0] if train else None
         row.deploy_part = deploy[0] if deploy else None
-        row.df, row.method = float(fit.df), "weighted linear probability, CR1 by query, t(G-1)"
+        row.method = "weighted linear probability, CR1 by query, t(G-1)"
         row.note = "structural_zero" if parts.structural_zero else None
-        if estimate[1] > 1e-12:
+        if queries_at(graded, term) < 2 and not parts.structural_zero:
+            # The fit goes through the mean of a lone query, and CR1 takes that for certainty.
+            row.note = "one query"
+        elif estimate[1] > 1e-12:
+            row.df = float(fit.df)
             _infer(row, estimate[1], tested=not parts.structural_zero)
         else:
-            row.df, row.note = None, _join(row.note, "boundary")
+            row.note = _join(row.note, "boundary")
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,49 +267,50 @@ class Parts:
 
 
 def averaged_contrasts(
-    graded: pl.DataFrame, observations: Observations, zeros: frozenset[int]
-) -> Iterator[tuple[Term, Parts]]:
+    graded: pl.DataFrame, terms: Sequence[Term], zeros: frozenset[int]
+) -> Iterator[Parts]:
     """For each term, the contrast of coefficients that is its averaged effect.
 
     Taking a factor out takes out what needs it, so the effect of a level is its own coefficient
     minus those of its dependants, at the shares that they have where the factor is at its
-    reference. Where every condition with the level renders alike in both arms, the gap there is 0
-    and the effect is minus the gap that the fit predicts without the level.
+    reference; and plus those of what applies at the level alone. Where every condition with the
+    level renders alike in both arms, the gap there is 0 and the effect is minus the gap that the
+    fit predicts without the level.
     """
-    names = coefficient_names(observations.terms)
-    position = {name: i for i, name in enumerate(names)}
-    shares = graded.with_columns(pl.Series("share", equal_query_weights(graded)))
-    for term in observations.terms:
-        column = pl.col(term.factor).cast(pl.String)
-        reference = observations.levels[term.factor][0]
-        present = shares.filter(column == reference)
-        changed = shares.filter(column == term.level)
-        dependants = [
-            other
-            for other in observations.terms
-            if other.factor != term.factor and changed[other.factor].is_null().all()
-        ]
-        gap, deploy = np.zeros(len(names)), np.zeros(len(names))
-        for arm, target in ((True, gap), (False, deploy)):
-            target[position[Coefficient(arm, term)]] = 1.0
-            for other in dependants:
-                target[position[Coefficient(arm, other)]] = -_share(present, other)
-        zero = changed.height > 0 and set(changed["condition"].unique()) <= zeros
-        train = gap + deploy
+    weights = equal_query_weights(graded)
+    at_level = treatment(graded, terms).astype(bool)
+    applies = [graded[term.factor].is_not_null().to_numpy() for term in terms]
+    nothing = np.zeros(1 + len(terms))
+    for i, term in enumerate(terms):
+        own = [j for j, other in enumerate(terms) if other.factor == term.factor]
+        changed = at_level[:, i]
+        present = applies[i] & ~at_level[:, own].any(axis=1)
+        moved, before = np.zeros(len(terms)), np.zeros(len(terms))
+        moved[i] = 1.0
+        for j in range(len(terms)):
+            if j in own:
+                continue
+            before[j] = _share(weights, at_level[:, j], present)
+            if applies[j][present].any() != applies[j][changed].any():
+                moved[j] = _share(weights, at_level[:, j], changed) - before[j]
+        gap = np.concatenate([nothing, [0.0], moved])
+        deploy = np.concatenate([[0.0], moved, nothing])
+        conditions = graded["condition"].filter(pl.Series(changed)).unique()
+        zero = len(conditions) > 0 and set(conditions) <= zeros
         if zero:
-            gap = np.zeros(len(names))
-            gap[position[Coefficient(True, None)]] = -1.0
-            for other in observations.terms:
-                if other.factor != term.factor:
-                    gap[position[Coefficient(True, other)]] = -_share(present, other)
-        yield term, Parts(gap, train, deploy, zero)
+            # What the fit sees of a gap after the change is chance: it goes to both arms alike.
+            gap_before = np.concatenate([nothing, [1.0], before])
+            deploy = deploy + (gap_before + gap) / 2
+            gap = -gap_before
+        yield Parts(gap, deploy + gap, deploy, zero)
 
 
-def _share(frame: pl.DataFrame, term: Term) -> float:
-    """Weighted share of trials at the term's level."""
-    total = float(frame["share"].sum())
-    at_level = frame.filter(pl.col(term.factor).cast(pl.String) == term.level)
-    return float(at_level["share"].sum()) / total if total else 0.0
+def _share(
+    weights: NDArray[np.float64], at_level: NDArray[np.bool_], among: NDArray[np.bool_]
+) -> float:
+    """Weighted share of the trials at a level among some of them."""
+    total = float(weights[among].sum())
+    return float(weights[among & at_level].sum()) / total if total else 0.0
 
 
 def _infer(row: Effect, std_error: float, *, tested: bool) -> None:
@@ -312,12 +322,17 @@ def _infer(row: Effect, std_error: float, *, tested: bool) -> None:
         row.statistic, row.p_value = bounds.statistic, bounds.p_value
 
 
-def _taken_along(changed: pl.DataFrame, observations: Observations, term: Term) -> str | None:
-    """Names the factors that are not applicable under this change."""
+def _taken_along(
+    original: pl.DataFrame, changed: pl.DataFrame, term: Term, factors: Iterable[str]
+) -> str | None:
+    """Names the factors that apply in the original and no longer under this change."""
     gone = [
         f
-        for f in observations.levels
-        if f != term.factor and changed.height and changed[f].is_null().all()
+        for f in factors
+        if f != term.factor
+        and changed.height
+        and changed[f].is_null().all()
+        and not original[f].is_null().all()
     ]
     return f"takes along {', '.join(gone)}" if gone else None
 

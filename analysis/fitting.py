@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analysis.effects import EFFECTS, SIMPLE, effects
+from analysis.effects import EFFECTS, ESTIMANDS, SIMPLE, effects
 from analysis.gaps import GAPS, gaps
 from analysis.intervals import t_interval
-from analysis.observations import Observations, observe
-from analysis.regressions import linear_probability
+from analysis.observations import Observations, ObservationsError, observe
+from analysis.regressions import linear_probability, queries_at
 
 __all__ = ["Results", "fit"]
 
@@ -65,6 +65,10 @@ def fit(
     without it they average over the table as it is. `prompt` names a column of prompt hashes:
     with it, conditions that render alike in both arms are recognised. Raises ObservationsError.
     """
+    if primary not in ESTIMANDS:
+        raise ObservationsError(f"no estimand `{primary}`; there is {', '.join(ESTIMANDS)}")
+    if taken := [f for f in factors if f in GAPS]:
+        raise ObservationsError(f"`{taken[0]}` is a column of the table of gaps: rename the column")
     checked = observe(
         observations,
         factors=factors,
@@ -127,7 +131,9 @@ def _coefficients(observations: Observations, outcome: str) -> list[dict[str, An
             row["note"] = "not estimable"
         else:
             row["estimate"] = found[0]
-            if found[1] > 1e-12:
+            if name.term and queries_at(graded, name.term) < 2:
+                row["note"] = "one query"
+            elif found[1] > 1e-12:
                 bounds = t_interval(*found, fitted.df)
                 row |= {"std_error": found[1], "df": float(fitted.df)}
                 row |= {"statistic": bounds.statistic, "p_value": bounds.p_value}

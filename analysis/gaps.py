@@ -11,9 +11,18 @@ from typing import Any
 import polars as pl
 
 from analysis.intervals import newcombe, t_interval
-from analysis.observations import Observations, at_reference
+from analysis.observations import Observations, Term, at_reference
 
-__all__ = ["GAPS", "Gap", "gap_of", "gaps", "query_rates", "structural_zeros"]
+__all__ = [
+    "GAPS",
+    "Gap",
+    "changed_of",
+    "gap_of",
+    "gaps",
+    "original_of",
+    "query_rates",
+    "structural_zeros",
+]
 
 CONTRAST = "train-deploy"
 LISTED_QUERIES = 10
@@ -57,7 +66,7 @@ class Gap:
 
 
 def query_rates(frame: pl.DataFrame, outcome: str) -> pl.DataFrame:
-    """Mean and number of graded trials per query and arm: `query, train, deploy, n_*, sum_*`.
+    """Mean and number of graded trials per query and arm: `query, train, deploy, n_*`.
 
     Only queries with graded trials in both arms.
     """
@@ -68,7 +77,6 @@ def query_rates(frame: pl.DataFrame, outcome: str) -> pl.DataFrame:
         .agg(
             pl.col(outcome).mean().alias(arm),
             pl.len().cast(pl.Int64).alias(f"n_{arm}"),
-            pl.col(outcome).sum().alias(f"sum_{arm}"),
         )
         for arm in ("train", "deploy")
     ]
@@ -80,7 +88,7 @@ def gap_of(frame: pl.DataFrame, outcome: str) -> Gap:
 
     `gap = mean(d_q)`, `se = sd(d_q) / sqrt(Q)`, Student's t with Q - 1 (Miller 2024,
     arXiv 2411.00640). Where no query differs from another there is no such error: the interval is
-    then Newcombe's on the pooled counts, and the error None.
+    then Newcombe's on the rates and the trials that they are worth, and the error None.
     """
     rates = query_rates(frame, outcome)
     queries = rates.height
@@ -96,7 +104,8 @@ def gap_of(frame: pl.DataFrame, outcome: str) -> Gap:
         bounds = t_interval(gap, error, queries - 1)
         method = "paired by query, t(Q-1)"
         return Gap(n1, n0, rate1, rate0, gap, error, bounds.low, bounds.high, queries, method, None)
-    bounds = newcombe(float(rates["sum_train"].sum()), n1, float(rates["sum_deploy"].sum()), n0)
+    worth1, worth0 = _worth(rates["n_train"]), _worth(rates["n_deploy"])
+    bounds = newcombe(rate1 * worth1, worth1, rate0 * worth0, worth0)
     note = "one query" if queries == 1 else "boundary"
     return Gap(
         n1, n0, rate1, rate0, gap, None, bounds.low, bounds.high, queries, "newcombe, pooled", note
@@ -112,20 +121,16 @@ def gaps(
     """
     frame, levels = observations.frame, observations.levels
     zeros = structural_zeros(frame)
-    changes = pl.sum_horizontal(
-        (pl.col(f).cast(pl.String) != reference).fill_null(False).cast(pl.Int32)
-        for f, (reference, *_) in levels.items()
-    )
-    conditions = (
-        frame.with_columns(changes.alias("changes"))
-        .unique("condition")
-        .sort("changes", *levels, maintain_order=True)
-    )
+
+    def changes(condition: Mapping[str, Any]) -> int:
+        return sum(condition[f] not in (levels[f][0], None) for f in levels)
+
+    conditions = frame.unique("condition").sort("condition").iter_rows(named=True)
     rows = []
-    for condition in conditions.iter_rows(named=True):
+    for condition in sorted(conditions, key=changes):
         number = condition["condition"]
         gap = gap_of(frame.filter(pl.col("condition") == number), outcome)
-        if condition["changes"] > 1 and gap.n_queries < LISTED_QUERIES:
+        if changes(condition) > 1 and gap.n_queries < LISTED_QUERIES:
             continue
         label, condition_id = labels[number]
         notes = [n for n in (gap.note, "structural_zero" if number in zeros else None) if n]
@@ -170,8 +175,27 @@ def structural_zeros(frame: pl.DataFrame) -> frozenset[int]:
 
 
 def original_of(observations: Observations) -> pl.DataFrame:
-    """The trials of the condition with every factor at its reference."""
-    return observations.frame.filter(at_reference(observations.levels))
+    """The trials of the condition with every factor at its reference.
+
+    A factor that needs another one away from its reference is not applicable there.
+    """
+    exact = observations.frame.filter(at_reference(observations.levels, or_null=False))
+    if exact.height:
+        return exact
+    return observations.frame.filter(at_reference(observations.levels, or_null=True))
+
+
+def changed_of(observations: Observations, term: Term) -> pl.DataFrame:
+    """The trials of the condition in which this alone is changed, with what goes along."""
+    return observations.frame.filter(
+        at_reference(observations.levels, but=term.factor, or_null=True)
+        & (pl.col(term.factor).cast(pl.String) == term.level)
+    )
+
+
+def _worth(trials: pl.Series) -> float:
+    """Trials of a balanced table whose mean over queries varies as much; n where all are equal."""
+    return float(len(trials) ** 2 / (1 / trials.to_numpy()).sum())
 
 
 def _mean(column: pl.Series) -> float:

@@ -16,6 +16,12 @@ __all__ = ["Observations", "ObservationsError", "Term", "observe"]
 
 REFERENCES = ("original", "present")
 
+# In a column that is only yes or no, yes is the text as it was.
+YES_OR_NO = ({"0", "1"}, {"0.0", "1.0"}, {"false", "true"})
+
+# What the checked frame calls its own columns.
+OWN = ("model", "arm", "query", "condition_id", "prompt", "weight", "condition")
+
 
 class ObservationsError(ValueError):
     """A table that cannot be analysed; the message names the column and the mend."""
@@ -69,9 +75,11 @@ def observe(
     """Check a frame and give it the names that the estimators use.
 
     Rows whose `role` is `control`, and arms other than train and deploy, are left out: they do not
-    enter the gap. The reference level of a
-    factor is `original`, else `present`, else what `reference` says. Raises ObservationsError.
+    enter the gap. The reference level of a factor is what `reference` says, else `original`, else
+    `present`, else 1 or true where the others are 0 or false. Raises ObservationsError.
     """
+    reference = reference or {}
+    _check_names(factors, outcomes, reference)
     wanted = [arm, query, *factors, *outcomes, *(c for c in (weight, prompt) if c)]
     missing = [column for column in wanted if column not in frame.columns]
     if missing:
@@ -82,7 +90,9 @@ def observe(
     if "role" in frame.columns:
         frame = frame.filter(pl.col("role").ne_missing("control"))
     if frame.is_empty():
-        raise ObservationsError("the table has no rows to analyse")
+        raise ObservationsError(
+            "the table has no rows to analyse: give it trials whose `role` is not `control`"
+        )
     arms = frame[arm].cast(pl.String).unique().to_list()
     for name in ("train", "deploy"):
         if name not in arms:
@@ -90,9 +100,15 @@ def observe(
                 f"column `{arm}` never says `{name}`: the gap needs both train and deploy trials"
             )
     frame = frame.filter(pl.col(arm).cast(pl.String).is_in(["train", "deploy"]))
+    if unnamed := frame[query].null_count():
+        raise ObservationsError(
+            f"column `{query}` is null in {unnamed} rows: name the query of every trial"
+        )
+    if weight:
+        _check_weight(frame, weight)
     for outcome in outcomes:
         _check_outcome(frame, outcome)
-    levels = {f: _levels(frame, f, (reference or {}).get(f)) for f in factors}
+    levels = {f: _levels(frame, f, reference.get(f)) for f in factors}
     columns = [
         (
             pl.col("model").cast(pl.String) if "model" in frame.columns else pl.lit(None, pl.String)
@@ -105,7 +121,10 @@ def observe(
             else pl.lit(None, pl.String).alias("condition_id")
         ),
         (pl.col(prompt).cast(pl.String) if prompt else pl.lit(None, pl.String)).alias("prompt"),
-        (pl.col(weight).cast(pl.Float64) if weight else pl.lit(1.0)).alias("weight"),
+        # A trial with no share in the law has no place in an average over it.
+        (pl.col(weight).cast(pl.Float64).replace(0.0, None) if weight else pl.lit(1.0)).alias(
+            "weight"
+        ),
         *(pl.col(f).cast(pl.String).cast(pl.Enum(levels[f])) for f in factors),
         *(pl.col(o).cast(pl.Float64) for o in outcomes),
     ]
@@ -126,15 +145,44 @@ def treatment(frame: pl.DataFrame, terms: Sequence[Term]) -> NDArray[np.float64]
     return np.column_stack(columns) if columns else np.zeros((frame.height, 0))
 
 
-def at_reference(levels: Mapping[str, tuple[str, ...]], but: str | None = None) -> pl.Expr:
-    """Rows with every factor at its reference; with `but`, other factors may be not applicable."""
+def at_reference(
+    levels: Mapping[str, tuple[str, ...]], *, but: str | None = None, or_null: bool
+) -> pl.Expr:
+    """Rows with every factor except `but` at its reference, or not applicable with `or_null`."""
     expression = pl.lit(True)
     for factor, (reference, *_) in levels.items():
-        if factor == but:
-            continue
-        same = pl.col(factor).cast(pl.String) == reference
-        expression &= same.fill_null(True) if but else same.fill_null(False)
+        if factor != but:
+            expression &= (pl.col(factor).cast(pl.String) == reference).fill_null(or_null)
     return expression
+
+
+def _check_names(
+    factors: Sequence[str], outcomes: Sequence[str], reference: Mapping[str, str]
+) -> None:
+    names = [*factors, *outcomes]
+    for name in names:
+        if name in OWN:
+            raise ObservationsError(f"`{name}` has a meaning of its own here: rename the column")
+        if names.count(name) > 1:
+            raise ObservationsError(f"column `{name}` is named twice: name it once")
+    for name in reference:
+        if name not in factors:
+            raise ObservationsError(
+                f"a reference level is given for `{name}`, which is not among the factors "
+                f"{', '.join(factors)}: add it or leave it out"
+            )
+
+
+def _check_weight(frame: pl.DataFrame, weight: str) -> None:
+    column = frame[weight]
+    if not (column.dtype.is_numeric() or column.dtype == pl.Null):
+        raise ObservationsError(f"weight `{weight}` holds {column.dtype}: it must be a number")
+    wrong = column.cast(pl.Float64).drop_nulls()
+    wrong = wrong.filter(~(wrong.is_finite() & (wrong >= 0)))
+    if len(wrong):
+        raise ObservationsError(
+            f"weight `{weight}` holds {wrong[0]}: it must be 0 or more, or null outside the law"
+        )
 
 
 def _check_outcome(frame: pl.DataFrame, outcome: str) -> None:
@@ -153,19 +201,20 @@ def _check_outcome(frame: pl.DataFrame, outcome: str) -> None:
 
 def _levels(frame: pl.DataFrame, factor: str, reference: str | None) -> tuple[str, ...]:
     column = frame[factor]
-    seen = [str(level) for level in column.cast(pl.String).drop_nulls().unique().sort()]
-    if isinstance(column.dtype, pl.Enum):
-        order = [str(level) for level in column.dtype.categories if level in seen]
-    else:
-        order = seen
+    if not column.dtype.is_numeric() and not isinstance(column.dtype, pl.Enum):
+        column = column.cast(pl.String)
+    order = [str(level) for level in column.drop_nulls().unique().sort().cast(pl.String)]
     if len(order) < 2:
         only = f"only `{order[0]}`" if order else "nothing"
         raise ObservationsError(
             f"factor `{factor}` is {only} in this table: a factor needs two levels; leave it out"
         )
     first = reference or next((r for r in REFERENCES if r in order), None)
+    if first is None and set(order) in YES_OR_NO:
+        first = max(order)
     if first is None or first not in order:
+        but = f", not `{first}`" if first else ""
         raise ObservationsError(
-            f"factor `{factor}` has levels {', '.join(order)}: say which one is the reference"
+            f"factor `{factor}` has levels {', '.join(order)}{but}: say which one is the reference"
         )
     return (first, *(level for level in order if level != first))

@@ -5,6 +5,7 @@ Computes nothing but positions. Does not know files or pages.
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -48,8 +49,8 @@ def forest(marks: Sequence[Mark], *, title: str, axis: str) -> str:
     bottom = TOP + ROW * len(marks)
     parts = [
         f'<svg class="forest" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'role="img" aria-label="{escape(title, quote=True)}">',
-        f"<title>{escape(title)}</title>",
+        f'role="img" aria-label="{_safe(title)}">',
+        f"<title>{_safe(title)}</title>",
     ]
     for tick in _ticks(low, high):
         zero = abs(tick) < 1e-9
@@ -60,7 +61,7 @@ def forest(marks: Sequence[Mark], *, title: str, axis: str) -> str:
             f'<text class="tick" x="{at}" y="{bottom + 18}">{shown}</text>',
         ]
     middle = LABEL + PLOT / 2
-    parts.append(f'<text class="axis" x="{middle}" y="{bottom + 38}">{escape(axis)}</text>')
+    parts.append(f'<text class="axis" x="{middle}" y="{bottom + 38}">{_safe(axis)}</text>')
     for i, mark in enumerate(marks):
         parts += _row(mark, TOP + ROW * i + ROW / 2, x)
     parts.append("</svg>")
@@ -68,7 +69,7 @@ def forest(marks: Sequence[Mark], *, title: str, axis: str) -> str:
 
 
 def _row(mark: Mark, y: float, x: Callable[[float], float]) -> list[str]:
-    parts = [f'<text class="name" x="{LABEL - 14}" y="{y + 4}">{escape(mark.label)}</text>']
+    parts = [f'<text class="name" x="{LABEL - 14}" y="{y + 4}">{_safe(mark.label)}</text>']
     if mark.low is not None and mark.high is not None:
         parts.append(
             f'<line class="whisker" x1="{x(mark.low):.1f}" x2="{x(mark.high):.1f}" '
@@ -92,7 +93,8 @@ def _row(mark: Mark, y: float, x: Callable[[float], float]) -> list[str]:
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
     low, high = min([0.0, *values]), max([0.0, *values])
-    room = 0.06 * (high - low) or 0.01
+    # Never narrower than a point, or ticks of one decimal would all be called 0.0.
+    room = max(0.06 * (high - low), 0.005)
     return low - room, high + room
 
 
@@ -103,3 +105,8 @@ def _ticks(low: float, high: float) -> list[float]:
     step = next(s * scale for s in (1, 2, 5, 10) if s * scale >= rough)
     first = math.ceil(low / step)
     return [i * step for i in range(first, math.floor(high / step) + 1)]
+
+
+def _safe(text: str) -> str:
+    """Text as XML may hold it: marks escaped, control characters shown as a replacement."""
+    return escape(re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", text))

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from analysis.covariance import generalized_inverse
 from analysis.effects import AVERAGED, SIMPLE, averaged_contrasts
-from analysis.gaps import original_of, structural_zeros
+from analysis.gaps import changed_of, original_of, structural_zeros
 from analysis.intervals import t_quantile
-from analysis.observations import Observations, Term, at_reference
-from analysis.regressions import design_matrix, equal_query_weights, estimable
+from analysis.observations import Observations, Term
+from analysis.regressions import design_matrix, equal_query_weights, estimable, queries_at
 
 __all__ = ["Detectable", "Prior", "detectable"]
 
@@ -58,8 +59,10 @@ class Detectable:
 
     def trials_for(self, target: float) -> int | None:
         """Trials of this design that make `size` the target; None when more queries are needed."""
+        if self.within is None:
+            return None
         room = (target / self._reach()) ** 2 - self.tau**2 / self.queries
-        if self.within is None or room <= 0:
+        if room <= 0:
             return None
         return int(np.ceil(self.trials * self.within / room))
 
@@ -111,10 +114,7 @@ def _simple(observations: Observations, prior: Prior) -> Iterator[Detectable]:
     zeros = structural_zeros(observations.frame)
     before = _per_query(original_of(observations), prior)
     for term in observations.terms:
-        changed = observations.frame.filter(
-            at_reference(observations.levels, but=term.factor)
-            & (pl.col(term.factor).cast(pl.String) == term.level)
-        )
+        changed = changed_of(observations, term)
         if set(changed["condition"].unique()) & zeros:
             continue
         after = _per_query(changed, prior)
@@ -133,14 +133,15 @@ def _averaged(observations: Observations, prior: Prior) -> Iterator[Detectable]:
     zeros = structural_zeros(frame)
     X = design_matrix(frame, observations.terms)
     w = equal_query_weights(frame)
-    inverse = np.linalg.pinv((X * w[:, None]).T @ X, hermitian=True)
+    inverse = generalized_inverse((X * w[:, None]).T @ X)
     v = np.array([_variances(prior)[arm] for arm in frame["arm"]])
     queries = frame["query"].n_unique()
-    for term, parts in averaged_contrasts(frame, observations, zeros):
+    contrasts = averaged_contrasts(frame, observations.terms, zeros)
+    for term, parts in zip(observations.terms, contrasts, strict=True):
         if parts.structural_zero:
             continue
         within = None
-        if estimable(X, parts.gap):
+        if queries_at(frame, term) > 1 and estimable(X, parts.gap):
             a = (X * w[:, None]) @ (inverse @ parts.gap)
             within = float(np.sum(a * a * v))
         yield Detectable(AVERAGED, term, frame.height, queries, within, prior.tau)

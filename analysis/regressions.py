@@ -4,18 +4,27 @@ Takes trials with their treatment matrix; gives coefficients with a cluster-robu
 The only file that imports statsmodels. Does not know which contrast of them is an effect.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.linalg import qr
 
-from analysis.covariance import cr1
+from analysis.covariance import NEGLIGIBLE, cr1, generalized_inverse
 from analysis.observations import Term, treatment
 
-__all__ = ["Coefficient", "LinearFit", "coefficient_names", "linear_probability"]
+__all__ = [
+    "Coefficient",
+    "LinearFit",
+    "coefficient_names",
+    "design_matrix",
+    "equal_query_weights",
+    "estimable",
+    "linear_probability",
+    "queries_at",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,7 @@ def design_matrix(frame: pl.DataFrame, terms: Sequence[Term]) -> NDArray[np.floa
 def estimable(X: NDArray[np.float64], weights: NDArray[np.float64]) -> bool:
     """Whether a contrast lies in the row space of X, that is, whether the data speak of it."""
     gram = X.T @ X
-    projected = gram @ (np.linalg.pinv(gram, hermitian=True) @ weights)
+    projected = gram @ (generalized_inverse(gram) @ weights)
     return bool(np.allclose(projected, weights, atol=1e-6))
 
 
@@ -77,6 +86,13 @@ def equal_query_weights(frame: pl.DataFrame) -> NDArray[np.float64]:
     """The rows' weights scaled so that all queries count the same within each arm."""
     total = pl.col("weight").sum().over("arm", "query")
     return frame.select((pl.col("weight") / total).alias("w"))["w"].to_numpy()
+
+
+def queries_at(graded: pl.DataFrame, term: Term) -> int:
+    """Queries that have the term's level, in the arm that has fewer of them."""
+    here = graded.filter(pl.col(term.factor).cast(pl.String) == term.level)
+    arms = (here.filter(pl.col("arm") == arm) for arm in ("train", "deploy"))
+    return min(rows["query"].n_unique() for rows in arms)
 
 
 def linear_probability(
@@ -89,18 +105,25 @@ def linear_probability(
     """
     # Half a second of import that `plan` and `--help` do not need.
     from statsmodels.regression.linear_model import WLS
-    from statsmodels.tools.sm_exceptions import SingularMatrixWarning
 
     frame = frame.filter(pl.col(outcome).is_not_null())
     X = design_matrix(frame, terms)
     y = frame[outcome].to_numpy()
     weights = equal_query_weights(frame) if weighted else np.ones(frame.height)
     clusters = (frame["query"].rank("dense") - 1).cast(pl.Int64).to_numpy()
-    with warnings.catch_warnings():
-        # Terms that cannot be told apart are found by `estimable`, contrast by contrast.
-        warnings.simplefilter("ignore", SingularMatrixWarning)
-        fitted = WLS(y, X, weights=weights).fit()
-    covariance, df = cr1(X, y - X @ fitted.params, clusters, weights)
-    return LinearFit(
-        coefficient_names(terms), fitted.params, covariance, df, frame.height, df + 1, X
-    )
+    # With a singular X statsmodels takes rounding for information, and then every coefficient is
+    # wrong in its second digit. Terms that cannot be told apart are found by `estimable`.
+    kept = _independent(X)
+    estimates = np.zeros(X.shape[1])
+    estimates[kept] = WLS(y, X[:, kept], weights=weights).fit().params
+    covariance, df = cr1(X, y - X @ estimates, clusters, weights)
+    return LinearFit(coefficient_names(terms), estimates, covariance, df, frame.height, df + 1, X)
+
+
+def _independent(X: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Numbers of columns that span X and of which none is a sum of others."""
+    lengths = np.linalg.norm(X, axis=0)
+    lengths[lengths == 0] = 1.0
+    triangle, order = qr(X / lengths, mode="r", pivoting=True)
+    diagonal = np.abs(np.diag(triangle))
+    return np.sort(order[: int(np.sum(diagonal > NEGLIGIBLE**0.5))])

@@ -1,6 +1,7 @@
 """Tables for people: proportions become percentage points, nulls a dash.
 
-Takes the frames of a fit; gives text, aligned or Markdown. Computes nothing.
+Takes the frames of a fit; gives text, aligned or Markdown. Does not know how a number
+was made: it computes nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,9 @@ def interval(low: float | None, high: float | None) -> str:
 def p_value(value: float | None) -> str:
     if value is None:
         return MISSING
-    return "<.001" if value < 0.001 else f"{value:.3f}"[1:] if value < 1 else "1.00"
+    if value < 0.001:
+        return "<.001"
+    return f"{value:.3f}"[1:] if value < 0.9995 else "1.00"
 
 
 def sensitivity(
@@ -105,8 +108,13 @@ def text(header: Sequence[str], rows: Sequence[SensitivityRow]) -> str:
 def markdown(header: Sequence[str], rows: Sequence[SensitivityRow]) -> str:
     """The same table in Markdown."""
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * 2 + " ---: |" * (len(header) - 2)]
-    lines += ["| " + " | ".join([r.factor, r.level, *r.cells]) + " |" for r in rows]
+    lines += ["| " + " | ".join([_cell(r.factor), _cell(r.level), *r.cells]) + " |" for r in rows]
     return "\n".join(lines)
+
+
+def _cell(name: str) -> str:
+    """A name that cannot end its cell or its row."""
+    return " ".join(name.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _rank(found: Mapping[str, Mapping[str, object]], primary: str) -> tuple[bool, float]:

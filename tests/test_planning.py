@@ -1,0 +1,154 @@
+"""The plan: every trial counted, balanced, named by its content, the same for the same seed."""
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from test_cli import replace
+
+from ablate.planning import PlanError, condition_of, load_plan, make_plan, prompt_of, write_plan
+from ablate.starting import start_study
+from ablate.study import Study, load_study
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The study that `ablate init` makes."""
+    folder = tmp_path_factory.mktemp("shipped") / "study"
+    start_study(folder, "helpful_only")
+    return load_study(folder)
+
+
+def test_the_shipped_study_is_as_large_as_it_says(shipped: Study) -> None:
+    """7,000 trials, two thirds in train, 57 conditions, controls beside the fixed conditions."""
+    frame = make_plan(shipped).frame
+    roles = {query.query_id: query.role for query in shipped.queries}
+    targets = frame.filter(frame["query_id"].replace_strict(roles) == "target")
+    assert abs(frame.height - 7000) <= 10
+    assert abs(targets.filter(pl.col("arm") == "train").height / targets.height - 2 / 3) < 0.005
+    assert frame["condition_id"].n_unique() == 57
+    controls = frame.filter(frame["query_id"].replace_strict(roles) == "control")
+    assert controls.height == 12 * 9 * 2
+    assert frame["trial_id"].n_unique() == frame.height
+
+
+def test_every_query_gets_the_same_number_of_trials(shipped: Study) -> None:
+    """Within an arm no target query has more than one trial more than another."""
+    roles = {query.query_id: query.role for query in shipped.queries}
+    frame = make_plan(shipped).frame
+    targets = frame.filter(frame["query_id"].replace_strict(roles) == "target")
+    for _, arm in targets.group_by("arm"):
+        counts = arm.group_by("query_id").len()["len"]
+        assert counts.len() == 48
+        assert counts.max() - counts.min() <= 1  # type: ignore[operator]
+
+
+def test_single_removals_meet_every_query_in_both_arms(shipped: Study) -> None:
+    """Simple effects are paired by query, so no cell of the fixed part may be empty."""
+    frame = make_plan(shipped).frame
+    single = frame.filter(
+        pl.sum_horizontal(
+            (pl.col(f).cast(pl.String) == "removed").fill_null(False) for f in shipped.factors
+        )
+        <= 1
+    )
+    cells = single.group_by("condition_id", "arm").agg(pl.col("query_id").n_unique())
+    assert cells.height == 9 * 2
+    assert cells["query_id"].min() == len(shipped.queries)
+
+
+def test_blocks_hold_the_whole_design(shipped: Study) -> None:
+    """Each of the four blocks runs every condition on its own queries, block after block."""
+    frame = make_plan(shipped).frame
+    assert frame["block"].is_sorted()
+    assert frame.group_by("query_id").agg(pl.col("block").n_unique())["block"].max() == 1
+    per_block = frame.group_by("block").agg(
+        pl.col("condition_id").n_unique(), pl.col("query_id").n_unique()
+    )
+    assert per_block["condition_id"].to_list() == [57] * 4
+    assert per_block["query_id"].to_list() == [15] * 4
+
+
+def test_same_seed_same_plan_other_seed_other_plan(tiny: Path) -> None:
+    """The seed decides which conditions, which queries and in which order."""
+    first = make_plan(load_study(tiny)).frame
+    assert_frame_equal(first, make_plan(load_study(tiny)).frame)
+    replace(tiny / "study.toml", 'name = "tiny"', 'name = "tiny"\nseed = 2')
+    assert not first.equals(make_plan(load_study(tiny)).frame)
+
+
+def test_ids_are_hashes_of_what_they_name(tiny: Path) -> None:
+    """trial_id is SHA-256 over the parts that FORMATS names, written out here a second time."""
+    study = load_study(tiny)
+    texts = {query.query_id: query.text for query in study.queries}
+    for row in make_plan(study).frame.head(40).iter_rows(named=True):
+        prompt = prompt_of(study, row, texts)
+        turns = [["user", prompt.user]]
+
+        def digest(content: object) -> str:
+            text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+            return hashlib.sha256(text.encode()).hexdigest()
+
+        assert row["prompt_id"] == digest([prompt.system, turns])
+        changes = sorted([f, row[f]] for f in study.factors if row[f] != "original")
+        assert row["condition_id"] == digest(changes)
+        identity = {"max_tokens": 256, "reasoning": "scratchpad", "temperature": None}
+        parts = ["simulated/planted", identity, row["prompt_id"], row["condition_id"], digest([])]
+        parts += [row["query_id"], row["arm"], row["replicate"], "explore"]
+        assert row["trial_id"] == digest(parts)
+
+
+def test_a_plan_survives_being_written(tiny: Path) -> None:
+    """What is read back is what was made, factors as enumerations with the reference first."""
+    study = load_study(tiny)
+    made = make_plan(study)
+    write_plan(made, study.run_dir("main"))
+    read = load_plan(study, study.run_dir("main"))
+    assert_frame_equal(read.frame, made.frame)
+    assert read.frame.schema["rule"] == pl.Enum(["original", "removed"])
+    record = tomllib.loads((study.run_dir("main") / "plan.toml").read_text("utf-8"))
+    assert record["made"]["trials"] == made.frame.height
+
+
+def test_conditions_come_back_from_their_rows(shipped: Study) -> None:
+    """A row's levels name its condition, factors that are not applicable included."""
+    plan = make_plan(shipped)
+    assert plan.design is not None
+    by_id = {c.condition_id: c for c in plan.design.conditions}
+    for row in plan.frame.unique("condition_id").iter_rows(named=True):
+        assert condition_of(shipped, row) == by_id[row["condition_id"]]
+
+
+def test_weights_turn_the_design_into_its_law(shipped: Study) -> None:
+    """Weighted by design_weight, each factor is away from its original with probability 1/4."""
+    roles = {query.query_id: query.role for query in shipped.queries}
+    frame = make_plan(shipped).frame
+    targets = frame.filter(frame["query_id"].replace_strict(roles) == "target")
+    total = targets["design_weight"].sum()
+    assert total / targets.height == pytest.approx(1, abs=0.01)
+    for factor in ("tier_rule", "tier_tag", "rlhf_effect", "scratchpad", "conflict_clause"):
+        away = targets.filter(pl.col(factor) == "removed")["design_weight"].sum()
+        assert away / total == pytest.approx(0.25, abs=0.04)
+
+
+def test_a_changed_prompt_is_not_sent(tiny: Path) -> None:
+    """A plan row whose prompt no longer renders to its hash is refused."""
+    study = load_study(tiny)
+    row = make_plan(study).frame.row(0, named=True)
+    texts = {query.query_id: query.text + "!" for query in study.queries}
+    with pytest.raises(PlanError, match="plan again"):
+        prompt_of(study, row, texts)
+
+
+def test_replicates_repeat_the_same_prompt(tiny: Path) -> None:
+    """With replicates = 3 every rendered prompt is called a multiple of three times."""
+    replace(tiny / "study.toml", "trials = 240", "trials = 240\nreplicates = 3")
+    frame = make_plan(load_study(tiny)).frame
+    cells = frame.group_by("condition_id", "arm", "query_id").agg(pl.col("replicate").sort())
+    for replicates in cells["replicate"]:
+        assert replicates.to_list() == list(range(len(replicates)))
+        assert len(replicates) % 3 == 0
