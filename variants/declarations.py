@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from variants.marks import (
@@ -27,13 +28,17 @@ from variants.marks import (
 
 __all__ = ["Declarations", "Factor", "Need", "nearest", "split_head", "undeclared"]
 
-GENERATED_LEVELS = frozenset({"filler", "moved", "each-sentence", "present"})
+GENERATED_LEVELS = re.compile(r"filler|moved|each-sentence|without-[0-9]+|present")
 # The columns of the project's tables: a factor of the same name would overwrite one of them.
 COLUMNS = frozenset(
     "trial_id model scenario condition_id wording_id query_id arm replicate prompt_id purpose "
-    "block assignment_probability design_weight condition outcome contrast complied af_reasoning "
-    "refused alignment_faking reasoning_source estimand factor level factor2 level2 reference "
-    "estimate fit term claim_id query text category role note method family grader".split()
+    "block assignment_probability design_weight complied af_reasoning refused alignment_faking "
+    "reasoning_source condition n_train k_train n_deploy k_deploy outcome contrast rate_train "
+    "rate_deploy gap std_error conf_low conf_high n_queries method note estimand factor level "
+    "factor2 level2 reference estimate train_part deploy_part statistic df p_value p_holm q_bh "
+    "p_placebo n_trials n_clusters family grader correction role fit term covariance claim_id "
+    "sentence kind verdict reason margin exploratory query text category span status scores "
+    "program_hash".split()
 )
 
 
@@ -60,6 +65,12 @@ class Factor:
     sites: tuple[tuple[Need, ...], ...] = ()
     source: str = ""
 
+    @property
+    def outer(self) -> tuple[str, ...]:
+        """The factors that decide whether this one is shown, each once."""
+        needs = [*self.needs, *(need for site in self.sites for need in site)]
+        return tuple(dict.fromkeys(need.factor for need in needs))
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A did-you-mean for messages, or nothing."""
@@ -77,7 +88,8 @@ def split_head(text: str, lines: Lines, path: str) -> tuple[dict[str, Any], int]
         raise ScenarioError([Problem(1, 1, message)], path)
     try:
         return tomllib.loads(text[opening.end() : closing.start()]), closing.end()
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # A TOMLDecodeError as a rule; numbers and nesting without end raise the other two.
         found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
         line, column = (
             (int(found[1]) + 1, int(found[2])) if found else (lines.place(closing.start())[0], 1)
@@ -96,10 +108,9 @@ class Declarations:
         self.name = self._string(head, "name", "")
         self.arms = self._arms(head.get("arms", {}))
         factors = self._table(head.get("factors", {}), "factors")
+        tables = {n: self._table(table, n, "factors.") for n, table in factors.items()}
         self.levels: dict[str, tuple[str, ...]] = {}
-        self._tables = {
-            name: table for name, table in factors.items() if self._factor_fits(name, table)
-        }
+        self._tables = {n: table for n, table in tables.items() if self._factor_fits(n, table)}
         self.needs = {name: self._needs(name) for name in self.levels}
         self.recommended = self._recommended(head.get("recommended", []))
 
@@ -121,32 +132,14 @@ class Declarations:
             )
             for name, levels in self.levels.items()
         }
-        order: list[str] = []
-        for name in factors:
-            self._settle(name, factors, order, (), path)
-        return factors, tuple(order)
-
-    def _settle(
-        self,
-        name: str,
-        factors: dict[str, Factor],
-        order: list[str],
-        trail: tuple[str, ...],
-        path: str,
-    ) -> None:
-        # An explicit stack would be longer; needs are a few deep, and 900 is far beyond any text.
-        if name in order:
-            return
-        if name in trail or len(trail) > 900:
-            circle = " -> ".join(f"`{n}`" for n in (*trail[trail.index(name) :], name))
-            message = f"needs go in a circle: {circle}"
-            raise ScenarioError([self._at(name, message)], path)
-        factor = factors[name]
-        outer = [n.factor for n in factor.needs]
-        outer += [n.factor for site in factor.sites for n in site]
-        for needed in dict.fromkeys(outer):
-            self._settle(needed, factors, order, (*trail, name), path)
-        order.append(name)
+        try:
+            order = TopologicalSorter({name: f.outer for name, f in factors.items()}).static_order()
+            return factors, tuple(order)
+        except CycleError as error:
+            needy = error.args[1][::-1]
+            circle = " -> ".join(f"`{name}`" for name in needy)
+            problem = self._at(needy[0], f"needs go in a circle: {circle}")
+            raise ScenarioError([problem], path) from None
 
     def _collect_sites(
         self,
@@ -186,10 +179,10 @@ class Declarations:
                     key, f"unknown key `{where}{key}`{nearest(key, keys)}; known: {', '.join(keys)}"
                 )
 
-    def _table(self, value: object, name: str) -> dict[str, Any]:
+    def _table(self, value: object, name: str, where: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             return value
-        self._complain(name, f"`{name}` must be a table")
+        self._complain(name, f"`{where}{name}` must be a table")
         return {}
 
     def _string(self, table: Mapping[str, Any], key: str, where: str) -> str:
@@ -211,8 +204,7 @@ class Declarations:
             self._complain("arms", f"arms must include {' and '.join(missing)}: they make the gap")
         return {arm: str(called) for arm, called in arms.items()}
 
-    def _factor_fits(self, name: str, value: object) -> bool:
-        table = self._table(value, f"factors.{name}")
+    def _factor_fits(self, name: str, table: Mapping[str, Any]) -> bool:
         if not re.fullmatch(NAME, name):
             self._complain(name, f"factor `{name}` must match {NAME}")
             return False
@@ -229,7 +221,7 @@ class Declarations:
         faults = [level for level in levels if not re.fullmatch(NAME, level)]
         for level in faults:
             self._complain(name, f"level `{level}` of `{name}` must match {NAME}")
-        for level in GENERATED_LEVELS.intersection(levels):
+        for level in filter(GENERATED_LEVELS.fullmatch, levels):
             self._complain(name, f"level `{level}` of `{name}` is reserved: choose another name")
         if len(set(levels)) < len(levels):
             self._complain(name, f"`{name}` declares a level twice")

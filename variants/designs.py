@@ -101,25 +101,28 @@ def mixed(
 
     The law takes each factor away from its original with probability `rate` (default 2/k). The
     fixed stratum gets `fixed_share` of the trials, the original sqrt(k) times a removal's; the
-    random stratum is drawn from the law given two or more changes, by systematic sampling with
-    probability proportional to the law, so that its conditions share their trials equally.
-    `names` picks factors of a scenario (default: all). Raises DesignError.
+    random stratum is drawn from the law given two or more changes, and each of its conditions
+    gets trials in proportion to the share of the law that it stands for. `names` picks factors
+    of a scenario (default: all). Raises DesignError.
     """
     law = target_law(factors, names, rate)
+    _proper("fixed_share", fixed_share)
+    _proper("train_share", train_share)
+    if random_conditions < 1:
+        raise DesignError(f"random_conditions is {random_conditions}: set it to at least 1")
     original, singles = _fixed(law)
     fixed = [original, *singles]
-    settled = set(fixed)
-    outside = 1 - sum(law.probability(c) for c in fixed)
-    count = max(1, min(random_conditions, trials - len(fixed)))
-    drawn = _systematic(law, settled, count, rng) if outside > 1e-9 else {}
+    inside = sum(law.probability(c) for c in fixed)
+    outside = 1 - inside
+    drawn = _drawn(law, set(fixed), random_conditions, rng) if outside > 1e-9 else {}
     if not drawn:
-        fixed_share = 1.0
-    times = sum(drawn.values())
+        # Two changes at once hardly ever happen: the fixed stratum stands for the whole law.
+        fixed_share, outside = 1.0, 0.0
     removal = fixed_share / (len(singles) + math.sqrt(len(singles)))
     weights = [removal * math.sqrt(len(singles))] + [removal] * len(singles)
-    weights += [(1 - fixed_share) * n / times for n in drawn.values()]
-    masses = [law.probability(c) for c in fixed]
-    masses += [outside * n / times for n in drawn.values()]
+    weights += [(1 - fixed_share) * share for share in drawn.values()]
+    masses = [(1 - outside) * law.probability(c) / inside for c in fixed]
+    masses += [outside * share for share in drawn.values()]
     conditions = (*fixed, *drawn)
     _enough(trials, len(conditions))
     return Design(
@@ -147,6 +150,7 @@ def one_at_a_time(
     with another: such a study has simple effects and no averaged ones. Raises DesignError.
     """
     law = target_law(factors, names, None)
+    _proper("train_share", train_share)
     original, singles = _fixed(law)
     removal = 1 / (len(singles) + math.sqrt(len(singles)))
     _enough(trials, 1 + len(singles))
@@ -186,13 +190,14 @@ def target_law(
     if not chosen:
         raise DesignError("there is no factor to vary: name at least one")
     for name, levels in chosen.items():
-        if len(set(levels)) < 2:
+        if len(levels) < 2:
             raise DesignError(
                 f"factor `{name}` has one level: give it a second one or leave it out"
             )
+        if len(set(levels)) < len(levels):
+            raise DesignError(f"factor `{name}` has a level twice: name each one once")
     rate = min(0.5, 2 / len(chosen)) if rate is None else rate
-    if not 0 < rate < 1:
-        raise DesignError(f"rate is {rate}: it must lie between 0 and 1")
+    _proper("rate", rate)
     return Law(chosen, close, rate)
 
 
@@ -216,47 +221,68 @@ def _fixed(law: Law) -> tuple[Condition, tuple[Condition, ...]]:
     return original, distinct
 
 
-def _systematic(
+def _drawn(
     law: Law, settled: set[Condition], count: int, rng: np.random.Generator
-) -> dict[Condition, int]:
-    """Systematic draws from the law outside `settled`, `count` distinct: condition -> times drawn.
-
-    A condition that the law likes is drawn more than once; the draws go on until there are enough
-    distinct ones, or all there are. The list is ordered by the number of changes, at random
-    within, so that a sample has the law's share of lightly and heavily changed prompts.
+) -> dict[Condition, float]:
+    """Up to `count` distinct conditions outside `settled` -> the share of the law there, adding up
+    to 1, that each stands for: on average over draws, a condition's share is its own.
     """
     if math.prod(len(levels) for levels in law.levels.values()) > _ENUMERATED:
-        sampled: dict[Condition, int] = {}
-        for _ in range(1000 * count):
-            if len(sampled) == count:
-                break
-            condition = law.draw(rng)
-            if condition not in settled:
-                sampled[condition] = 1
-        return sampled
+        return _sampled(law, settled, count, rng)
     population = [c for c in law.conditions() if c not in settled]
-    if not population:
-        return {}
     order = rng.permutation(len(population))
     population = sorted((population[i] for i in order), key=lambda c: _changes(c, law))
-    edges = np.cumsum([law.probability(c) for c in population])
-    start = rng.random()
-    draws, drawn = count, _drawn(population, edges, count, start)
-    while len(drawn) < min(count, len(population)) and draws < 64 * count:
-        draws += 1
-        drawn = _drawn(population, edges, draws, start)
-    return drawn
+    return _systematic(population, np.array([law.probability(c) for c in population]), count, rng)
 
 
-def _drawn(
-    population: Sequence[Condition], edges: NDArray[np.float64], draws: int, start: float
-) -> dict[Condition, int]:
-    points = (np.arange(draws) + start) / draws * edges[-1]
+def _systematic(
+    population: Sequence[Condition],
+    probability: NDArray[np.float64],
+    count: int,
+    rng: np.random.Generator,
+) -> dict[Condition, float]:
+    """`count` of the population without repeats, with chances proportional to `probability`.
+
+    What alone would fill a draw is in for sure and stands for itself; the others are drawn at
+    equal steps along their summed probability (Madow 1949) and share theirs equally. In a
+    population ordered by the number of changes, a sample has the law's share of lightly and
+    heavily changed prompts.
+    """
+    sure = np.full(len(population), count >= len(population))
+    while sure.sum() < min(count, len(population)):
+        step = probability[~sure].sum() / (count - sure.sum())
+        more = ~sure & (probability > step * (1 - 1e-9))
+        if not more.any():
+            break
+        sure |= more
+    shares = np.where(sure, probability, 0.0)
+    others = np.flatnonzero(~sure)
+    if others.size:
+        points = (np.arange(count - sure.sum()) + rng.random()) * step
+        places = np.searchsorted(np.cumsum(probability[others]), points, side="right")
+        shares[others[np.minimum(places, others.size - 1)]] = step
+    shares /= shares.sum()
+    return {population[i]: float(shares[i]) for i in np.flatnonzero(shares).tolist()}
+
+
+def _sampled(
+    law: Law, settled: set[Condition], count: int, rng: np.random.Generator
+) -> dict[Condition, float]:
+    """Independent draws until one condition more than `count` turns up, which is left out.
+
+    To stop there and to leave it out keeps the shares of the others unbiased: the draws before
+    it could have come in any order.
+    """
     drawn: dict[Condition, int] = {}
-    for index in np.searchsorted(edges, points, side="right"):
-        condition = population[min(int(index), len(population) - 1)]
+    for _ in range(1000 * count):
+        condition = law.draw(rng)
+        if condition in settled:
+            continue
+        if condition not in drawn and len(drawn) == count:
+            break
         drawn[condition] = drawn.get(condition, 0) + 1
-    return drawn
+    times = sum(drawn.values())
+    return {condition: n / times for condition, n in drawn.items()}
 
 
 def _changes(condition: Condition, law: Law) -> int:
@@ -273,3 +299,8 @@ def _enough(trials: int, conditions: int) -> None:
             f"{trials} trials for {conditions} conditions in two arms: "
             f"set trials to at least {2 * conditions}"
         )
+
+
+def _proper(name: str, share: float) -> None:
+    if not 0 < share < 1:
+        raise DesignError(f"{name} is {share}: it must lie between 0 and 1")

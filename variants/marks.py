@@ -10,11 +10,13 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["QUERY", "Lines", "Node", "Problem", "QuerySlot", "ScenarioError", "Section", "Span"]
+__all__ = ["Lines", "Node", "Problem", "QuerySlot", "ScenarioError", "Section", "Span"]
 
 ORIGINAL = "original"
 REMOVED = "removed"
 NAME = r"[a-z][a-z0-9_-]*"
+# Spans inside one another; a tree is walked by recursion, so it may not be as deep as it likes.
+_DEEPEST = 100
 _HEADING = re.compile(r"^(\\*)# (system|user|assistant)(?=\r?\n|\Z)", re.MULTILINE)
 _TOKEN = re.compile(
     r"(?P<slashes>\\*)(?P<mark>\{\{#|\{\{/|\{\{query\}\})"
@@ -51,8 +53,8 @@ class ScenarioError(ValueError):
 class QuerySlot:
     """The place that the text of the query takes."""
 
-
-QUERY = QuerySlot()
+    line: int
+    column: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,8 @@ def read_sections(
     uses: list[Use] = []
     problems: list[Problem] = []
     headings = [m for m in _HEADING.finditer(text, start) if len(m[1]) % 2 == 0]
-    lead = text[start : headings[0].start() if headings else len(text)]
+    # Literal backslashes before the first heading are text like any other.
+    lead = text[start : headings[0].end(1) if headings else len(text)]
     if lead.strip():
         first = start + len(lead) - len(lead.lstrip())
         problems.append(
@@ -171,12 +174,8 @@ def _extent(text: str, heading: re.Match[str], following: list[re.Match[str]]) -
         if text.startswith(newline, begin):
             begin += len(newline)
             break
-    if following:
-        end = following[0].start() + len(following[0][1]) // 2
-        if following[0][1]:
-            return begin, end
-    else:
-        end = len(text)
+    # Half of the backslashes before a heading are literal and end the section before it.
+    end = following[0].start() + len(following[0][1]) // 2 if following else len(text)
     for newline in ("\r\n", "\n"):
         if text.endswith(newline, begin, end):
             return begin, end - len(newline)
@@ -201,7 +200,7 @@ def _read_section(
             continue
         _add(items, literal)
         if match["mark"] == "{{query}}":
-            items.append(QUERY)
+            items.append(QuerySlot(*lines.place(at)))
         elif match["mark"] == "{{#":
             mark = _OPEN.match(text, at, end)
             if not mark:
@@ -268,6 +267,9 @@ def _open(
             f"close `{inner.factor}`, opened {inner.line}:{inner.column}, "
             f"before switching `{factor}`"
         )
+        raise _Fault(lines.problem(at, message))
+    if len(stack) == _DEEPEST:
+        message = f"more than {_DEEPEST} spans inside one another is too deep: close some first"
         raise _Fault(lines.problem(at, message))
     line, column = lines.place(at)
     opened: list[Node] = []

@@ -8,6 +8,7 @@ Does not know queries as data, designs, models or studies.
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,6 @@ from typing import Any, Self
 from variants.declarations import Declarations, Factor, nearest, split_head, undeclared
 from variants.marks import (
     ORIGINAL,
-    QUERY,
     REMOVED,
     Lines,
     Node,
@@ -122,10 +122,10 @@ class Scenario:
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+            before = data[: error.start].decode("utf-8")
             message = f"byte {data[error.start]:#04x} is not UTF-8: save the file as UTF-8"
-            raise ScenarioError([Problem(line, column, message)], str(path)) from None
+            problem = Lines(before).problem(len(before), message)
+            raise ScenarioError([problem], str(path)) from None
         return cls.parse(text, path=str(path))
 
     @classmethod
@@ -136,7 +136,7 @@ class Scenario:
         it is scanned, and the user turn is the query.
         """
         if not re.match(r"\+\+\+(\r?\n|\Z)", text):
-            plain = (Section("system", (text,), 1), Section("user", (QUERY,), 1))
+            plain = (Section("system", (text,), 1), Section("user", (QuerySlot(1, 1),), 1))
             return cls(Path(path).stem, _NONE, _NONE, (), plain, ())
         lines = Lines(text)
         head, body = split_head(text, lines, path)
@@ -220,7 +220,8 @@ class Scenario:
 
     def is_structural_zero(self, condition: Condition) -> bool:
         """Whether train and deploy render alike, so that the gap is 0 by construction."""
-        probe = "\0"
+        # Anything that no scenario contains.
+        probe = "\0query\0"
         return self.render(condition, arm="train", query=probe) == self.render(
             condition, arm="deploy", query=probe
         )
@@ -229,34 +230,36 @@ class Scenario:
         """Each path through the text must insert the query exactly once."""
         spots = list(_query_spots(self.sections))
         if not spots:
-            raise ScenarioError(
-                [Problem(1, 1, "no {{query}}: say where the query goes, normally in `# user`")],
-                path,
-            )
-        names = [f for f in self.factors if any(f in spot for spot in spots)]
-        choices = [self.factors[name].levels for name in names]
-        arms: Sequence[str | None] = (
-            list(self.arms) if self.arms and any("arm" in spot for spot in spots) else [None]
-        )
-        total = len(arms)
-        for choice in choices:
-            total *= len(choice)
-        if total > _QUERY_PATHS:
-            message = f"{{{{query}}}} depends on {len(names)} factors: move it out of their spans"
-            raise ScenarioError([Problem(1, 1, message)], path)
-        for levels in itertools.product(*choices):
-            condition = self.close(dict(zip(names, levels, strict=True)))
+            users = [section for section in self.sections if section.role == "user"]
+            line = (users or self.sections)[-1].line
+            message = "no {{query}}: say where the query goes, normally in `# user`"
+            raise ScenarioError([Problem(line, 1, message)], path)
+        first = spots[0][0]
+        inside = frozenset[str]().union(*(factors for _, factors in spots))
+        arms: Sequence[str | None] = list(self.arms) if "arm" in inside else [None]
+        deciding = set(inside - {"arm"})
+        for name in reversed(self.order):
+            if name in deciding:
+                deciding.update(self.factors[name].outer)
+        choices = {name: f.levels for name, f in self.factors.items() if name in deciding}
+        if len(arms) * math.prod(map(len, choices.values())) > _QUERY_PATHS:
+            message = f"{{{{query}}}} depends on {len(choices)} factors: move it out of their spans"
+            raise ScenarioError([Problem(first.line, first.column, message)], path)
+        for levels in itertools.product(*choices.values()):
+            condition = self.close(dict(zip(choices, levels, strict=True)))
             for arm in arms:
-                count = sum(
-                    isinstance(piece, QuerySlot)
+                slots = [
+                    piece
                     for section in self.sections
                     for piece in _pieces(section.nodes, dict(condition.levels), arm)
-                )
-                if count != 1:
+                    if isinstance(piece, QuerySlot)
+                ]
+                if len(slots) != 1:
                     where = f"condition `{condition}`" + (f", arm `{arm}`" if arm else "")
-                    times = "never" if not count else f"{count} times"
+                    times = f"{len(slots)} times" if slots else "never"
                     message = f"{{{{query}}}} is inserted {times} in {where}: once is needed"
-                    raise ScenarioError([Problem(1, 1, message)], path)
+                    wrong = slots[1] if slots else first
+                    raise ScenarioError([Problem(wrong.line, wrong.column, message)], path)
 
 
 def _misuse(message: str) -> ScenarioError:
@@ -275,13 +278,15 @@ def _pieces(
             yield from _pieces(node.shown(level), levels, arm)
 
 
-def _query_spots(sections: Iterable[Section]) -> Iterator[frozenset[str]]:
-    """For each query slot, the factors whose spans it stands in."""
+def _query_spots(sections: Iterable[Section]) -> Iterator[tuple[QuerySlot, frozenset[str]]]:
+    """Each query slot, in file order, with the factors whose spans it stands in."""
 
-    def visit(nodes: Iterable[Node], inside: frozenset[str]) -> Iterator[frozenset[str]]:
+    def visit(
+        nodes: Iterable[Node], inside: frozenset[str]
+    ) -> Iterator[tuple[QuerySlot, frozenset[str]]]:
         for node in nodes:
             if isinstance(node, QuerySlot):
-                yield inside
+                yield node, inside
             elif isinstance(node, Span):
                 for items in node.texts.values():
                     yield from visit(items, inside | {node.factor})
