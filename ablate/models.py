@@ -7,12 +7,16 @@ Does not know plans, budgets or the ledger.
 
 import contextlib
 import inspect
+import json
+import logging
 import os
+import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from variants import Prompt
 
@@ -34,6 +38,17 @@ TRIAL_HEADER = "x-ablate-trial"
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 TIMEOUT_S = 600.0
 RETRIES = 6
+# Where the SDK's log lines come from.
+LOGGERS = ("anthropic._base_client", "anthropic._response", "httpx2")
+# Answers with another status than 401, 402 or 403 that no later call can do better than.
+STOPPING_CODES = frozenset(
+    {
+        "contract_spend_limit_reached",
+        "enforced_spend_limit_reached",
+        "linked_organization_spend_limit_reached",
+        "organization_on_hold",
+    }
+)
 
 
 class ModelError(RuntimeError):
@@ -126,23 +141,61 @@ def open_model(model: str, parameters: Parameters) -> AbstractAsyncContextManage
 
 def check_ready(model: str) -> None:
     """Raise ModelError when a model lacks what only the environment can give, before any call."""
-    if split_name(model)[0] == "anthropic" and not (
-        os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")
-    ):
-        raise ModelError(f"{model} needs a key: set ANTHROPIC_API_KEY in the environment")
+    if split_name(model)[0] == "anthropic":
+        _credentials(model)
+        _base_url()
+
+
+def _credentials(model: str) -> tuple[str | None, str | None]:
+    """The key, else the token, which the SDK sends in its place."""
+    key, token = (_secret(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"))
+    if key or token:
+        return key, None if key else token
+    raise ModelError(f"{model} needs a key: set ANTHROPIC_API_KEY in the environment")
+
+
+def _secret(variable: str) -> str | None:
+    secret = os.environ.get(variable, "").strip()
+    if not re.fullmatch(r"[!-~]*", secret):
+        raise ModelError(f"{variable} holds a character that no key has: set it anew")
+    return secret or None
+
+
+def _base_url() -> str:
+    """Where the calls go. It is printed, so it may not hold a password."""
+    url = os.environ.get("ANTHROPIC_BASE_URL", "").strip() or DEFAULT_BASE_URL
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or "@" in parts.netloc or parts.query:
+        raise ModelError(
+            "ANTHROPIC_BASE_URL is not of the form https://HOST:PORT/PATH, without user, password "
+            "and query: put what authenticates you into ANTHROPIC_API_KEY"
+        )
+    return url
 
 
 @asynccontextmanager
 async def _open_anthropic(model: str, parameters: Parameters) -> AsyncIterator[Model]:
-    check_ready(model)
+    key, token = _credentials(model)
+    endpoint = _base_url()
     import anthropic
 
-    endpoint = os.environ.get("ANTHROPIC_BASE_URL") or DEFAULT_BASE_URL
     client = anthropic.AsyncAnthropic(
-        max_retries=RETRIES, timeout=TIMEOUT_S, http_client=anthropic.DefaultAioHttpClient()
+        api_key=key,
+        auth_token=token,
+        base_url=endpoint,
+        max_retries=RETRIES,
+        timeout=TIMEOUT_S,
+        # A redirect would take the prompts, and custom headers with them, to another host.
+        http_client=anthropic.DefaultAioHttpClient(follow_redirects=False),
     )
+    secrets = (key or token or "", *_custom_header_values())
     async with client:
-        yield _MessagesModel(model, endpoint, parameters, client, send_trial=False)
+        with _secrets_kept_from_logs(secrets):
+            yield _MessagesModel(model, endpoint, parameters, client, secrets, False)
 
 
 @asynccontextmanager
@@ -167,10 +220,10 @@ async def _open_simulated(model: str, parameters: Parameters) -> AsyncIterator[M
                 base_url=endpoint,
                 max_retries=RETRIES,
                 timeout=TIMEOUT_S,
-                http_client=anthropic.DefaultAioHttpClient(trust_env=False),
+                http_client=anthropic.DefaultAioHttpClient(trust_env=False, follow_redirects=False),
             )
         await stack.enter_async_context(client)
-        yield _MessagesModel(model, endpoint, parameters, client, send_trial=True)
+        yield _MessagesModel(model, endpoint, parameters, client, (), True)
 
 
 PROVIDERS: dict[str, Callable[[str, Parameters], AbstractAsyncContextManager[Model]]] = {
@@ -191,6 +244,38 @@ def _without_anthropic_environment() -> Iterator[None]:
         os.environ.update(taken)
 
 
+def _custom_header_values() -> list[str]:
+    """What ANTHROPIC_CUSTOM_HEADERS sends along, whole and without a scheme such as Bearer."""
+    lines = os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "").split("\n")
+    values = [line.partition(":")[2].strip() for line in lines]
+    return [v for value in values for v in (value, value.rpartition(" ")[2]) if len(v) >= 8]
+
+
+def _redacted(text: str, secrets: Iterable[str]) -> str:
+    """A text with every secret taken out: servers and proxies echo what they are sent."""
+    for secret in secrets:
+        for form in (secret, repr(secret)[1:-1]):
+            text = text.replace(form, "[key]")
+    return text
+
+
+@contextlib.contextmanager
+def _secrets_kept_from_logs(secrets: Sequence[str]) -> Iterator[None]:
+    """ANTHROPIC_LOG=debug makes the SDK print all headers of an answer."""
+
+    def redact(record: logging.LogRecord) -> bool:
+        record.msg, record.args = _redacted(record.getMessage(), secrets), ()
+        return True
+
+    for name in LOGGERS:
+        logging.getLogger(name).addFilter(redact)
+    try:
+        yield
+    finally:
+        for name in LOGGERS:
+            logging.getLogger(name).removeFilter(redact)
+
+
 @dataclass(slots=True)
 class _MessagesModel:
     """A model behind the Messages API, through the anthropic SDK."""
@@ -199,6 +284,7 @@ class _MessagesModel:
     endpoint: str
     parameters: Parameters
     client: Any
+    secrets: tuple[str, ...]
     send_trial: bool
 
     async def complete(self, prompt: Prompt, trial_id: str) -> Completion:
@@ -216,57 +302,75 @@ class _MessagesModel:
                 **request, extra_headers=headers
             )
             body = await _settled(raw.read())
-            message = await _settled(raw.parse())
+            return _completion(body, raw, time.monotonic() - started)
         except anthropic.APIStatusError as error:
             raise self._status_fault(error) from None
         except anthropic.APITimeoutError:
             raise TrialFailed("timeout", f"no answer within {TIMEOUT_S:.0f} s") from None
         except anthropic.APIConnectionError as error:
-            cause = error.__cause__ or error
-            raise TrialFailed("connection", self._redacted(f"{type(cause).__name__}")) from None
+            raise TrialFailed("connection", type(error.__cause__ or error).__name__) from None
         except (anthropic.AnthropicError, ValueError) as error:
-            raise TrialFailed("invalid", self._redacted(str(error))) from None
-        return _completion(message, raw, body, time.monotonic() - started)
+            raise TrialFailed("invalid", self._shown(str(error))) from None
 
     def _status_fault(self, error: Any) -> ModelError | TrialFailed:
-        status = int(error.status_code)
-        text = self._redacted(str(error.message))
-        if status in (401, 402, 403):
+        status, text = int(error.status_code), self._shown(str(error.message))
+        if status in (401, 402, 403) or error.error_code in STOPPING_CODES:
             return ModelError(
                 f"{self.name}: {self.endpoint} refuses the calls ({status}): {text}; "
                 "check the key and its limits, then run again"
             )
         if status == 404:
             return ModelError(f"{self.name}: {self.endpoint} does not know this model: {text}")
+        if 300 <= status < 400:
+            return ModelError(
+                f"{self.name}: {self.endpoint} sends the calls elsewhere ({status}), where no "
+                "prompt follows: set the base URL to the right place"
+            )
         return TrialFailed(f"http {status}", text)
 
-    def _redacted(self, text: str) -> str:
-        """An error text with every credential taken out: servers and proxies echo them."""
-        for secret in (self.client.api_key, self.client.auth_token):
-            if secret and secret != SIMULATED_KEY:
-                text = text.replace(secret, "[key]")
-        return text[:500]
+    def _shown(self, text: str) -> str:
+        return _redacted(text, self.secrets)[:500]
 
 
 async def _settled(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-def _completion(message: Any, raw: Any, body: bytes, seconds: float) -> Completion:
-    if message.content is None or getattr(message, "type", None) != "message":
-        raise TrialFailed("invalid", "the answer is not a message")
-    texts = [block.text for block in message.content if block.type == "text"]
-    thoughts = [block.thinking for block in message.content if block.type == "thinking"]
-    headers: Mapping[str, str] = raw.headers
+def _completion(body: bytes, raw: Any, seconds: float) -> Completion:
+    """The completion that a body holds. Raises ValueError: anything may come with status 200."""
+    try:
+        message = json.loads(body)
+        blocks = message["content"]
+        texts = [block["text"] for block in blocks if block["type"] == "text"]
+        thoughts = [block["thinking"] for block in blocks if block["type"] == "thinking"]
+        text, reasoning = "".join(texts), "".join(thoughts)
+        sound = message["type"] == "message"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        sound = False
+    if not sound:
+        raise ValueError(f"the answer is not a message: {body.decode('utf-8', 'replace')}")
+    usage = message.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
     return Completion(
-        text="".join(texts),
-        reasoning="".join(thoughts) or None,
-        stop_reason=message.stop_reason,
-        input_tokens=getattr(message.usage, "input_tokens", None),
-        output_tokens=getattr(message.usage, "output_tokens", None),
-        request_id=headers.get("request-id"),
-        served_by=message.model,
+        text=text,
+        reasoning=reasoning or None,
+        stop_reason=_text(message.get("stop_reason")),
+        input_tokens=_count(counts.get("input_tokens")),
+        output_tokens=_count(counts.get("output_tokens")),
+        request_id=raw.headers.get("request-id"),
+        served_by=_text(message.get("model")),
         body=body,
         retries=int(getattr(raw, "retries_taken", 0) or 0),
         seconds=seconds,
     )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _count(value: object) -> int | None:
+    """A token count, None where the server's is none: it enters budgets and the ledger."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 48:
+        return value
+    return None

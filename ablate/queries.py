@@ -5,14 +5,16 @@ Does not know scenarios or plans.
 """
 
 import json
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 __all__ = ["Query", "QueryError", "load_queries"]
 
+COLUMNS = ("query_id", "text", "category", "role")
 ROLES = ("target", "control")
 
 
@@ -37,40 +39,73 @@ class Query:
 def load_queries(path: Path) -> tuple[Query, ...]:
     """Read a query set; the format is that of the file's ending. Raises QueryError."""
     try:
-        frame = _read(path)
+        rows = _read(path)
     except FileNotFoundError:
         raise QueryError([f"{path}: there is no such file"]) from None
-    except (pl.exceptions.PolarsError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (pl.exceptions.PolarsError, UnicodeError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise QueryError([f"{path}: cannot be read: {first}"]) from None
-    missing = [column for column in ("query_id", "text") if column not in frame.columns]
-    if missing:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    missing = [column for column in ("query_id", "text") if column not in columns]
+    if rows and missing:
         names = " and ".join(f"`{column}`" for column in missing)
-        raise QueryError([f"{path}: no column {names}; it has {', '.join(frame.columns)}"])
-    for column, default in (("category", ""), ("role", "target")):
-        if column not in frame.columns:
-            frame = frame.with_columns(pl.lit(default).alias(column))
-    frame = frame.select(pl.col("query_id", "text", "category", "role").cast(pl.String))
-    queries = tuple(
-        Query(row["query_id"] or "", row["text"] or "", row["category"] or "", row["role"] or "")
-        for row in frame.iter_rows(named=True)
-    )
+        raise QueryError([f"{path}: no column {names}; it has {', '.join(columns)}"])
+    unfit = [
+        f"{path}: query {number}: its {column} is not a text: {value!r:.60}"
+        for number, row in enumerate(rows, start=1)
+        for column in COLUMNS
+        if not _is_text(value := row.get(column, ""))
+    ]
+    if unfit:
+        raise QueryError(unfit)
+    if "role" not in columns:
+        rows = [row | {"role": "target"} for row in rows]
+    queries = tuple(Query(*(_text(row.get(column)) for column in COLUMNS)) for row in rows)
     problems = _problems(queries, path)
     if problems:
         raise QueryError(problems)
     return queries
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file; a cell that is not there is None or has no key."""
     match path.suffix:
         case ".csv":
-            return pl.read_csv(path, infer_schema=False)
+            # Given a path, polars would take its brackets and stars for a pattern.
+            rows = pl.read_csv(path.read_bytes(), infer_schema=False).to_dicts()
+            return [row for row in rows if any(cell is not None for cell in row.values())]
         case ".jsonl":
-            lines = path.read_text("utf-8").splitlines()
-            return pl.DataFrame([json.loads(line) for line in lines if line.strip()])
+            return list(_json_rows(path))
         case ".parquet":
-            return pl.read_parquet(path)
+            return pl.read_parquet(path.read_bytes()).to_dicts()
     raise QueryError([f"{path}: a query set ends in .csv, .jsonl or .parquet"])
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    # Not splitlines: a JSON string may hold U+2028 and other characters that end a line there.
+    lines = path.read_text("utf-8-sig").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise QueryError([f"{path}:{number}: not a JSON object"])
+        yield row
+
+
+def _is_text(value: object) -> bool:
+    """Whether a cell can be a text of ours: ids are often numbers; what is missing is empty."""
+    if isinstance(value, str):
+        return not any("\ud800" <= character <= "\udfff" for character in value)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return value is None or number
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 def _problems(queries: tuple[Query, ...], path: Path) -> list[str]:
@@ -84,11 +119,14 @@ def _problems(queries: tuple[Query, ...], path: Path) -> list[str]:
         if query.role not in ROLES:
             problems.append(f"{where} has role `{query.role}`: use target or control")
     for column in ("query_id", "text"):
-        counts = Counter(getattr(query, column) for query in queries)
+        places: dict[str, list[int]] = {}
+        for row, query in enumerate(queries, start=1):
+            places.setdefault(getattr(query, column), []).append(row)
         problems += [
-            f"{path}: {column} {value[:60]!r} stands {count} times: each must be its own"
-            for value, count in counts.items()
-            if count > 1 and value.strip()
+            f"{path}: {column} {value[:60]!r} stands {len(rows)} times, in queries "
+            f"{', '.join(map(str, rows))}: each must be its own"
+            for value, rows in places.items()
+            if len(rows) > 1 and value.strip()
         ]
     if not any(query.role == "target" for query in queries):
         problems.append(f"{path}: no query has role target: a gap needs at least two")

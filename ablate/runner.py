@@ -10,8 +10,8 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ablate.models import Completion, Model, ModelError, TrialFailed
-from ablate.store import Failure, Ledger, LedgerError, Row
+from ablate.models import Completion, Model, TrialFailed
+from ablate.store import Failure, Ledger, Row
 from variants import Prompt
 
 __all__ = ["Limits", "Summary", "Trial", "run"]
@@ -61,20 +61,19 @@ async def run(
 
     A failed trial is recorded and does not stop the others; a model that cannot be used, a
     ledger that cannot be written, a limit, or Ctrl-C stops the run after the calls in flight. A
-    second Ctrl-C drops those too. Raises ModelError or LedgerError when that was the reason.
+    second Ctrl-C drops those too. Raises ModelError, LedgerError or whatever else was the reason.
     """
     state = _State(trials, models, limits, Summary(), progress)
-    async with _writer(ledger) as write, _interruptible(state):
-        workers = [asyncio.create_task(state.work(write)) for _ in range(limits.concurrency)]
-        state.workers = workers
+    async with _interruptible(state), _writer(ledger) as write:
+        state.workers = [asyncio.create_task(state.work(write)) for _ in range(limits.concurrency)]
         try:
-            await asyncio.gather(*workers)
+            await asyncio.gather(*state.workers)
         except asyncio.CancelledError:
+            # Cancelled by a second Ctrl-C, the workers may still hand over an answer.
+            await asyncio.gather(*state.workers, return_exceptions=True)
+            if state.interrupts < 2:
+                raise
             state.summary.stopped = "interrupted twice: the calls in flight were dropped"
-        except (ModelError, LedgerError) as error:
-            state.fault = error
-        # A fault in one worker must not leave answers of the others behind.
-        await asyncio.gather(*workers, return_exceptions=True)
     if state.fault is not None:
         raise state.fault
     return state.summary
@@ -93,23 +92,27 @@ class _State:
     summary: Summary
     progress: Callable[[Summary], None]
     workers: list["asyncio.Task[None]"] = field(default_factory=list)
+    held: Trial | None = None
     started: int = 0
     reserved: int = 0
+    interrupts: int = 0
     stop: bool = False
-    fault: ModelError | LedgerError | None = None
+    fault: Exception | None = None
 
     async def work(self, write: Write) -> None:
-        """Take trials until there are none or the run is to stop."""
-        while (trial := self._next()) is not None:
-            most = self.limits.most_tokens(trial)
-            try:
+        """Take trials until there are none or the run is to stop.
+
+        No fault may leave here: it would end the run before the others have written their answers.
+        """
+        try:
+            while (trial := self._next()) is not None:
+                most = self.limits.most_tokens(trial)
                 result = await self._call(trial)
                 await write(Row(trial.trial_id, result))
-            except (ModelError, LedgerError) as error:
-                self.stop = True
-                self.fault = self.fault or error
-                return
-            self._count(result, most)
+                self._count(result, most)
+        except Exception as error:
+            self.stop = True
+            self.fault = self.fault or error
 
     async def _call(self, trial: Trial) -> Completion | Failure:
         try:
@@ -124,11 +127,16 @@ class _State:
         if limits.calls is not None and self.started >= limits.calls:
             summary.stopped = summary.stopped or f"the limit of {limits.calls} calls is reached"
             return None
-        trial = next(self.trials, None)
+        trial = self.held or next(self.trials, None)
+        self.held = None
         if trial is None:
             return None
         most = limits.most_tokens(trial)
         if limits.tokens is not None and summary.tokens + self.reserved + most > limits.tokens:
+            if self.reserved:
+                # Those in flight may need less than their worst case: one of them takes it then.
+                self.held = trial
+                return None
             self.stop = True
             summary.stopped = f"another call could exceed the limit of {limits.tokens} tokens"
             return None
@@ -185,10 +193,11 @@ async def _write_groups(
             if entry is None:
                 break
             group.append(entry)
-        error: LedgerError | None = None
+        error: Exception | None = None
         try:
             await asyncio.to_thread(ledger.append, [row for row, _ in group])
-        except LedgerError as fault:
+        except Exception as fault:
+            # Handed to those who wait for it: if it ended this task, they would wait for ever.
             error = fault
         for _, done in group:
             if done.cancelled():
@@ -207,11 +216,12 @@ async def _interruptible(state: _State) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
 
     def interrupt() -> None:
-        if state.stop:
-            for worker in state.workers:
-                worker.cancel()
+        state.interrupts += 1
         state.stop = True
         state.summary.stopped = "interrupted: the calls in flight were finished"
+        if state.interrupts > 1:
+            for worker in state.workers:
+                worker.cancel()
 
     try:
         loop.add_signal_handler(signal.SIGINT, interrupt)

@@ -52,6 +52,8 @@ create table if not exists grades (
 """
 # How many ids fit into one SQL statement's parameters with room to spare.
 _CHUNK = 900
+# Seconds that a write waits for another process: answers that it holds have been paid for.
+_PATIENCE = 60.0
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -82,7 +84,9 @@ class Ledger:
         self.path = path
         try:
             # A writer thread commits while the loop goes on; only one thread writes at a time.
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(
+                path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
             for pragma in ("page_size=16384", "journal_mode=wal", "synchronous=full"):
                 self._db.execute(f"pragma {pragma}")
             self._db.executescript(_SCHEMA)
@@ -101,7 +105,11 @@ class Ledger:
         import fcntl
         import os
 
-        lock = self.path.with_suffix(".lock").open("a+", encoding="utf-8")
+        path = self.path.with_suffix(".lock")
+        try:
+            lock = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise LedgerError(f"{path}: the lock cannot be taken: {error.strerror}") from None
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,28 +129,24 @@ class Ledger:
         answers, failures = [], []
         for row in rows:
             if isinstance(row.result, Failure):
-                failures.append((row.trial_id, row.result.kind, row.result.message))
+                failures.append((row.trial_id, row.result.kind, _storable(row.result.message)))
             else:
                 answers.append(_answer_values(row.trial_id, row.result))
-        try:
-            with self._transaction():
-                self._db.executemany(
-                    "insert or ignore into answers (trial_id, text, reasoning, stop_reason, "
-                    "input_tokens, output_tokens, request_id, served_by, body, retries, seconds) "
-                    "values (?,?,?,?,?,?,?,?,?,?,?)",
-                    answers,
-                )
-                self._db.executemany(
-                    "insert into failures (trial_id, kind, message) values (?,?,?)", failures
-                )
-        except sqlite3.Error as error:
-            raise LedgerError(
-                f"{self.path}: cannot be written: {error}; answers written before are safe"
-            ) from None
+        with self._transaction():
+            # Only a second answer is ignored: `or ignore` would drop an incomplete one as well.
+            self._db.executemany(
+                "insert into answers (trial_id, text, reasoning, stop_reason, "
+                "input_tokens, output_tokens, request_id, served_by, body, retries, seconds) "
+                "values (?,?,?,?,?,?,?,?,?,?,?) on conflict (trial_id) do nothing",
+                answers,
+            )
+            self._db.executemany(
+                "insert into failures (trial_id, kind, message) values (?,?,?)", failures
+            )
 
     def answered(self) -> set[str]:
         """The trials with an answer."""
-        return {row[0] for row in self._db.execute("select trial_id from answers")}
+        return {row[0] for row in self._read("select trial_id from answers")}
 
     def answers(self, trial_ids: Iterable[str]) -> Iterator[tuple[str, str, str | None]]:
         """Trial, text and separate reasoning of the answered ones among `trial_ids`."""
@@ -151,7 +155,7 @@ class Ledger:
     def usage(self) -> pl.DataFrame:
         """Per answered trial: stop_reason, tokens, retries, seconds."""
         columns = ("trial_id", "stop_reason", "input_tokens", "output_tokens", "retries", "seconds")
-        rows = self._db.execute(f"select {', '.join(columns)} from answers").fetchall()
+        rows = list(self._read(f"select {', '.join(columns)} from answers"))
         return pl.DataFrame(rows, schema=list(columns), orient="row", infer_schema_length=None)
 
     def failure_counts(self, trial_ids: Iterable[str]) -> dict[str, int]:
@@ -168,34 +172,31 @@ class Ledger:
 
     def graded(self, grader: str, instrument: str) -> set[str]:
         """The trials that this very instrument has graded."""
-        return {
-            row[0]
-            for row in self._db.execute(
-                "select distinct trial_id from grades where grader = ? and instrument = ?",
-                (grader, instrument),
-            )
-        }
+        query = "select distinct trial_id from grades where grader = ? and instrument = ?"
+        return {row[0] for row in self._read(query, (grader, instrument))}
 
     def add_grades(
         self, grader: str, instrument: str, grades: Iterable[tuple[str, Mapping[str, float | None]]]
     ) -> None:
-        """Write one row per trial and outcome; a newer instrument's grade replaces the old one."""
+        """Write one row per trial and outcome; what the grader gave these trials before goes."""
+        grades = list(grades)
         rows = [
             (trial_id, grader, instrument, outcome, value)
             for trial_id, values in grades
             for outcome, value in values.items()
         ]
-        try:
-            with self._transaction():
-                self._db.executemany("insert or replace into grades values (?,?,?,?,?)", rows)
-        except sqlite3.Error as error:
-            raise LedgerError(f"{self.path}: cannot be written: {error}") from None
+        with self._transaction():
+            self._db.executemany(
+                "delete from grades where grader = ? and trial_id = ?",
+                [(grader, trial_id) for trial_id, _ in grades],
+            )
+            self._db.executemany("insert or replace into grades values (?,?,?,?,?)", rows)
 
     def grades(self, grader: str) -> pl.DataFrame:
         """One row per trial, one column per outcome of a grader; null where it could not tell."""
-        rows = self._db.execute(
-            "select trial_id, outcome, value from grades where grader = ?", (grader,)
-        ).fetchall()
+        rows = list(
+            self._read("select trial_id, outcome, value from grades where grader = ?", (grader,))
+        )
         schema = {"trial_id": pl.String, "outcome": pl.String, "value": pl.Float64}
         long = pl.DataFrame(rows, schema=schema, orient="row")
         return long.pivot("outcome", index="trial_id", values="value")
@@ -205,37 +206,51 @@ class Ledger:
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
             marks = ",".join("?" * len(chunk))
-            yield from self._db.execute(
+            yield from self._read(
                 f"select {columns} from {table} where trial_id in ({marks})", chunk
             )
 
+    def _read(self, query: str, values: Sequence[str] = ()) -> Iterator[Any]:
+        try:
+            yield from self._db.execute(query, values)
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: cannot be read: {error}") from None
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("begin immediate")
+        """Commit all or nothing. Raises LedgerError, whatever it is that SQLite cannot take."""
         try:
-            yield
-        except BaseException:
-            self._db.execute("rollback")
-            raise
-        self._db.execute("commit")
+            self._db.execute("begin immediate")
+            try:
+                yield
+                self._db.execute("commit")
+            except BaseException:
+                # A full disk ends the transaction by itself.
+                if self._db.in_transaction:
+                    self._db.execute("rollback")
+                raise
+        except (sqlite3.Error, ValueError, OverflowError) as error:
+            raise LedgerError(
+                f"{self.path}: cannot be written: {error}; what was written before is safe"
+            ) from None
 
 
 def _answer_values(trial_id: str, completion: Completion) -> tuple[Any, ...]:
     return (
         trial_id,
         _storable(completion.text),
-        None if completion.reasoning is None else _storable(completion.reasoning),
-        completion.stop_reason,
+        _storable(completion.reasoning),
+        _storable(completion.stop_reason),
         completion.input_tokens,
         completion.output_tokens,
-        completion.request_id,
-        completion.served_by,
+        _storable(completion.request_id),
+        _storable(completion.served_by),
         zlib.compress(completion.body, 1),
         completion.retries,
         completion.seconds,
     )
 
 
-def _storable(text: str) -> str:
+def _storable(text: str | None) -> str | None:
     """The text with U+FFFD for lone surrogates, which UTF-8 cannot hold; the body keeps them."""
-    return _SURROGATE.sub("\ufffd", text)
+    return None if text is None else _SURROGATE.sub("\ufffd", text)

@@ -4,7 +4,6 @@ Takes a script of replies; gives its URL and every request's headers and body, i
 """
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,10 +26,6 @@ class Seen:
     def header(self, name: str) -> str | None:
         """The value of a header, None when it was not sent."""
         return dict(self.headers).get(name)
-
-    def json(self) -> Any:
-        """The body as JSON."""
-        return json.loads(self.body)
 
     def everything(self) -> str:
         """Path, headers and body in one text, to look for what must not be there."""
@@ -61,8 +56,8 @@ Script = Callable[[Seen, int], Reply]
 class Wire:
     """A running server: `seen` grows with each request, `most_at_once` with their overlap."""
 
-    url: str
     script: Script
+    url: str = ""
     seen: list[Seen] = field(default_factory=list)
     now: int = 0
     most_at_once: int = 0
@@ -72,43 +67,41 @@ def message(
     content: Any = "Fine.",
     *,
     stop_reason: str | None = "end_turn",
-    usage: Any = (7, 3),
+    tokens: tuple[Any, Any] = (7, 3),
     headers: tuple[tuple[str, str], ...] = (),
     delay: float = 0.0,
+    fault: str = "",
     **fields: Any,
 ) -> Reply:
-    """A well-formed answer; `content` as text or as the blocks themselves, `usage` (in, out)."""
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    tokens = {"input_tokens": usage[0], "output_tokens": usage[1]}
+    """A well-formed answer; `content` as text or as the blocks themselves, tokens in and out."""
     body = {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",
         "model": "served-1",
-        "content": blocks,
+        "content": [{"type": "text", "text": content}] if isinstance(content, str) else content,
         "stop_reason": stop_reason,
         "stop_sequence": None,
-        "usage": tokens,
+        "usage": {"input_tokens": tokens[0], "output_tokens": tokens[1]},
     }
-    return Reply(body=json.dumps(body | fields).encode(), headers=headers, delay=delay)
+    return Reply(body=json.dumps(body | fields).encode(), headers=headers, delay=delay, fault=fault)
 
 
 def error(
     status: int,
     text: str = "no",
     *,
-    kind: str = "api_error",
     headers: tuple[tuple[str, str], ...] = (),
     **details: Any,
 ) -> Reply:
     """An answer that says what went wrong, in the shape that the API gives it."""
-    body = {"type": "error", "error": {"type": kind, "message": text} | details}
-    return Reply(status, json.dumps(body).encode(), headers=headers)
+    content = {"type": "error", "error": {"type": "api_error", "message": text} | details}
+    return Reply(status, json.dumps(content).encode(), headers=headers)
 
 
 def echo(status: int) -> Script:
-    """A server that repeats everything it was sent in its error, as a careless proxy does."""
-    return lambda seen, _: error(status, f"denied:\n{seen.everything()}")
+    """A server that repeats all it was sent in its error, as a careless proxy does."""
+    return lambda seen, _: error(status, "\n".join(reversed(seen.everything().split("\n"))))
 
 
 def one_after_another(*replies: Reply) -> Script:
@@ -119,7 +112,7 @@ def one_after_another(*replies: Reply) -> Script:
 @asynccontextmanager
 async def wire_server(script: Script | Reply) -> AsyncIterator[Wire]:
     """Serve while inside, on a free port."""
-    wire = Wire("", script if callable(script) else lambda _, number: script)
+    wire = Wire((lambda _, number: script) if isinstance(script, Reply) else script)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         headers = tuple((name.lower(), value) for name, value in request.headers.items())
@@ -156,8 +149,6 @@ async def _carry_out(reply: Reply, request: web.Request) -> web.StreamResponse:
     response.content_length = len(reply.body)
     await response.prepare(request)
     await response.write(reply.body[: len(reply.body) // 2])
-    with contextlib.suppress(ConnectionError):
-        await response.drain() if hasattr(response, "drain") else None
     if request.transport is not None:
         request.transport.close()
     return response
