@@ -19,6 +19,7 @@ from test_cli import ablate
 
 from ablate.study import load_study
 
+ROOT = Path(__file__).resolve().parents[1]
 DELAY = 0.03
 AT_ONCE = 20
 
@@ -121,6 +122,9 @@ def test_the_demo_shows_the_planted_truth_and_goes_on_where_it_was(tmp_path: Pat
     table = [line.split() for line in lines if re.match(r"\w+ +removed ", line)]
     assert {row[0] for row in table} == set(load_study(folder).factors)
     assert "planted" in first.stdout
+    readme = (ROOT / "README.md").read_text("utf-8")
+    shown = readme.partition("<!-- demo -->\n```\n")[2].partition("```\n<!-- /demo -->")[0]
+    assert shown.strip() in first.stdout, "README.md shows another table: copy the demo's"
     again = ablate("demo", "--out", folder)
     assert again.stdout.splitlines()[-12:] == lines[-12:]
     assert "0 calls to make" in again.stdout
