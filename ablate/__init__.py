@@ -36,9 +36,11 @@ def user_errors() -> tuple[type[Exception], ...]:
     from ablate.starting import StartError
     from ablate.store import LedgerError
     from ablate.study import StudyError
+    from analysis.counts import CountsError
     from analysis.observations import ObservationsError
 
     return (
+        CountsError,
         GradingError,
         LedgerError,
         ModelError,

@@ -232,11 +232,29 @@ def grade(
 
 
 @app.command()
-def fit(run: RunDir) -> None:
+def fit(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run folder, STUDY/runs/NAME.", show_default=False)
+    ] = None,
+    counts: Annotated[
+        Path | None, typer.Option(help="A csv of counts by condition, instead of a run.")
+    ] = None,
+    reference: Annotated[
+        str, typer.Option(help="With --counts: the condition that the others are compared with.")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="With --counts: where the tables go.")] = None,
+) -> None:
     """Estimate gaps and gap effects; write the tables and print the sensitivity table."""
     with _refusing():
-        from ablate.stages import fit_run
+        from ablate.stages import fit_counts, fit_run
 
+        if counts is not None:
+            if run is not None or not reference:
+                _refuse("fit: with --counts give --reference CONDITION, and no run folder")
+            print(fit_counts(counts, reference, out))
+            return
+        if run is None:
+            _refuse("fit: give a run folder, or --counts FILE --reference CONDITION")
         study, made = _run_of(run)
         tables = fit_run(study, made, run)
         _print_tables(study, tables)
@@ -252,6 +270,33 @@ def report(run: RunDir) -> None:
 
         study, made = _run_of(run)
         print(f"Report: {write_report(study, made, load_tables(run), run)}")
+
+
+@app.command()
+def published(
+    counts: Annotated[
+        Path | None, typer.Option(help="Another table of counts; default: the published one.")
+    ] = None,
+    components: Annotated[
+        Path | None, typer.Option(help="With --counts: its conditions coded into components.")
+    ] = None,
+    reference: Annotated[str, typer.Option(help="The default condition.")] = "default",
+    out: Annotated[Path, typer.Option(help="Where published.md and .svg go.")] = Path("docs"),
+) -> None:
+    """Say what published ablations, or another table of counts, do and do not establish."""
+    with _refusing():
+        from ablate.published.page import FIGURE, figure, page
+        from ablate.published.review import load_tables, review
+
+        if components is not None and counts is None:
+            _refuse("published: --components goes with --counts")
+        reviews = review(*load_tables(counts, components), reference)
+        text = page(reviews, shipped=counts is None)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "published.md").write_text(text, "utf-8")
+        (out / FIGURE).write_text(figure(reviews[0]), "utf-8")
+        print(_visible(text))
+        _say(f"Written: {out / 'published.md'}, {out / FIGURE}")
 
 
 @app.command()

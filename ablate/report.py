@@ -17,7 +17,7 @@ from ablate.planted import as_mapping
 from ablate.study import Study
 from analysis import tables as shown
 from analysis.effects import AVERAGED, SIMPLE
-from analysis.plots import Mark, forest
+from analysis.plots import STYLE, Mark, forest
 
 __all__ = ["baseline", "sensitivity_of", "write_report"]
 
@@ -71,6 +71,7 @@ def write_report(
         models=models,
         questions={name: study.scenario.factors[name].question for name in study.factors},
         simulated=[model for model in study.subjects if not is_paid(model)],
+        figure_style=STYLE,
         estimand=NAMES[study.settings.study.estimand],
     )
     path = run_dir / "report.html"

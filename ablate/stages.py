@@ -213,6 +213,29 @@ def fit_run(study: Study, plan: Plan, run_dir: Path) -> dict[str, pl.DataFrame]:
     return tables
 
 
+def fit_counts(path: Path, reference: str, out: Path | None) -> str:
+    """Gaps and differences from a csv of counts, as text; written to `out` as csv if it is given.
+
+    Raises CountsError.
+    """
+    from analysis.counts import differences, load_counts
+    from analysis.effects import EFFECTS, SIMPLE
+    from analysis.gaps import CONTRAST, GAPS
+    from analysis.tables import counts_text
+
+    counts = load_counts(path)
+    found = differences(counts, reference)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        gaps = [dict.fromkeys(GAPS) | count.as_row("k") for count in counts]
+        pl.DataFrame(gaps, schema=GAPS).write_csv(out / "gaps.csv")
+        constants = {"contrast": CONTRAST, "estimand": SIMPLE, "correction": "raw"}
+        constants["role"] = "primary"
+        effects = [dict.fromkeys(EFFECTS) | constants | row.as_row("k") for row in found]
+        pl.DataFrame(effects, schema=EFFECTS).write_csv(out / "effects.csv")
+    return counts_text(counts, found)
+
+
 def load_tables(run_dir: Path) -> dict[str, pl.DataFrame]:
     """The tables that `fit` wrote. Raises StageError when there are none."""
     from ablate.planted import PLANTED

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 
 from scipy import special
 
-__all__ = ["Interval", "newcombe", "t_interval", "t_quantile", "wilson"]
+__all__ = [
+    "Interval",
+    "newcombe",
+    "normal_quantile",
+    "t_interval",
+    "t_quantile",
+    "wilson",
+    "z_interval",
+]
 
 LEVEL = 0.95
 
@@ -37,9 +45,22 @@ def t_interval(estimate: float, std_error: float, df: float) -> Interval:
     return Interval(estimate - reach, estimate + reach, statistic, p_value)
 
 
+def normal_quantile(probability: float) -> float:
+    """Quantile of the standard normal."""
+    return float(special.ndtri(probability))
+
+
+def z_interval(estimate: float, std_error: float) -> Interval:
+    """Normal interval and two-sided test of 0; `std_error` must be above 0."""
+    reach = normal_quantile(0.5 + LEVEL / 2) * std_error
+    statistic = estimate / std_error
+    p_value = 2 * float(special.ndtr(-abs(statistic)))
+    return Interval(estimate - reach, estimate + reach, statistic, p_value)
+
+
 def wilson(successes: float, trials: float) -> Interval:
     """Wilson score interval of a proportion (Wilson 1927); honest at 0 and at 1."""
-    z = float(special.ndtri(0.5 + LEVEL / 2))
+    z = normal_quantile(0.5 + LEVEL / 2)
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     reach = z / (1 + z * z / trials)

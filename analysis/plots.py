@@ -12,7 +12,7 @@ from html import escape
 
 from analysis.tables import points
 
-__all__ = ["Mark", "forest"]
+__all__ = ["STYLE", "Mark", "forest"]
 
 ROW = 26
 LABEL = 230
@@ -36,15 +36,43 @@ class Mark:
     hollow: bool = False
 
 
-def forest(marks: Sequence[Mark], *, title: str, axis: str) -> str:
-    """A forest plot in percentage points: a dot and a whisker a row, a line at 0."""
+# The look of the figures; a page that shows them brings it once, a file of its own has it inside.
+STYLE = """
+svg.forest { --ink: #1b1d22; --soft: #5c6370; --line: #d9dce3; --paper: #fff; --mark: #1f5fbf;
+  --truth: #c2571a; font-family: system-ui, sans-serif; font-size: 13px; }
+@media (prefers-color-scheme: dark) { svg.forest { --ink: #e7e9ee; --soft: #a0a7b4; --line: #383d48;
+  --paper: #16181d; --mark: #7fb2ff; --truth: #ff9d5c; } }
+svg.forest .page { fill: var(--paper); }
+svg.forest text { fill: var(--ink); } svg.forest .name { text-anchor: end; }
+svg.forest .tick, svg.forest .axis { text-anchor: middle; fill: var(--soft); font-size: 12px; }
+svg.forest .number { font-variant-numeric: tabular-nums; font-size: 12px; }
+svg.forest .grid { stroke: var(--line); }
+svg.forest .zero { stroke: var(--soft); stroke-width: 1.5; }
+svg.forest .whisker { stroke: var(--mark); stroke-width: 2; } svg.forest .dot { fill: var(--mark); }
+svg.forest .hollow { fill: var(--paper); stroke: var(--mark); stroke-width: 2; }
+svg.forest .truth { fill: none; stroke: var(--truth); stroke-width: 1.8; }
+"""
+
+
+def forest(
+    marks: Sequence[Mark],
+    *,
+    title: str,
+    axis: str,
+    label_width: int = LABEL,
+    standalone: bool = False,
+) -> str:
+    """A forest plot in percentage points: a dot and a whisker a row, a line at 0.
+
+    A `standalone` figure brings its own style and background; else the page has STYLE.
+    """
     values = [v for m in marks for v in (m.estimate, m.low, m.high, m.truth) if v is not None]
     low, high = _limits(values)
     height = TOP + ROW * len(marks) + 46
-    width = LABEL + PLOT + NUMBERS
+    width = label_width + PLOT + NUMBERS
 
     def x(value: float) -> float:
-        return LABEL + PLOT * (value - low) / (high - low)
+        return label_width + PLOT * (value - low) / (high - low)
 
     bottom = TOP + ROW * len(marks)
     parts = [
@@ -52,6 +80,9 @@ def forest(marks: Sequence[Mark], *, title: str, axis: str) -> str:
         f'role="img" aria-label="{_safe(title)}">',
         f"<title>{_safe(title)}</title>",
     ]
+    if standalone:
+        parts.append(f"<style>{STYLE}</style>")
+        parts.append(f'<rect class="page" width="{width}" height="{height}"/>')
     for tick in _ticks(low, high):
         zero = abs(tick) < 1e-9
         at, shown = f"{x(tick):.1f}", "0" if zero else points(tick)
@@ -60,16 +91,16 @@ def forest(marks: Sequence[Mark], *, title: str, axis: str) -> str:
             f'<line class="{kind}" x1="{at}" x2="{at}" y1="{TOP - 8}" y2="{bottom}"/>',
             f'<text class="tick" x="{at}" y="{bottom + 18}">{shown}</text>',
         ]
-    middle = LABEL + PLOT / 2
+    middle = label_width + PLOT / 2
     parts.append(f'<text class="axis" x="{middle}" y="{bottom + 38}">{_safe(axis)}</text>')
     for i, mark in enumerate(marks):
-        parts += _row(mark, TOP + ROW * i + ROW / 2, x)
+        parts += _row(mark, TOP + ROW * i + ROW / 2, label_width, x)
     parts.append("</svg>")
     return "".join(parts)
 
 
-def _row(mark: Mark, y: float, x: Callable[[float], float]) -> list[str]:
-    parts = [f'<text class="name" x="{LABEL - 14}" y="{y + 4}">{_safe(mark.label)}</text>']
+def _row(mark: Mark, y: float, left: int, x: Callable[[float], float]) -> list[str]:
+    parts = [f'<text class="name" x="{left - 14}" y="{y + 4}">{_safe(mark.label)}</text>']
     if mark.low is not None and mark.high is not None:
         parts.append(
             f'<line class="whisker" x1="{x(mark.low):.1f}" x2="{x(mark.high):.1f}" '
@@ -87,7 +118,7 @@ def _row(mark: Mark, y: float, x: Callable[[float], float]) -> list[str]:
         parts.append(f'<circle class="{kind}" cx="{x(mark.estimate):.1f}" cy="{y}" r="4.5"/>')
         if mark.low is not None:
             shown += f" [{points(mark.low)}, {points(mark.high)}]"
-    parts.append(f'<text class="number" x="{LABEL + PLOT + 14}" y="{y + 4}">{shown}</text>')
+    parts.append(f'<text class="number" x="{left + PLOT + 14}" y="{y + 4}">{shown}</text>')
     return parts
 
 

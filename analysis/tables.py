@@ -9,9 +9,19 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from analysis.counts import Count, Difference
 from analysis.effects import AVERAGED, SIMPLE
 
-__all__ = ["SensitivityRow", "markdown", "points", "sensitivity", "text"]
+__all__ = [
+    "SensitivityRow",
+    "counts_text",
+    "markdown",
+    "markdown_table",
+    "points",
+    "sensitivity",
+    "text",
+    "text_table",
+]
 
 MISSING = "–"
 
@@ -91,12 +101,17 @@ def sensitivity(
 
 
 def text(header: Sequence[str], rows: Sequence[SensitivityRow]) -> str:
-    """An aligned table for a terminal."""
-    lines = [list(header), *([r.factor, r.level, *r.cells] for r in rows)]
+    """The sensitivity table, aligned for a terminal."""
+    return text_table(header, [[r.factor, r.level, *r.cells] for r in rows], left=2)
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
+    """An aligned table; the first `left` columns are names, the others numbers."""
+    lines = [list(header), *(list(row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     shown = [
         "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
+            cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
@@ -106,10 +121,37 @@ def text(header: Sequence[str], rows: Sequence[SensitivityRow]) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[SensitivityRow]) -> str:
-    """The same table in Markdown."""
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * 2 + " ---: |" * (len(header) - 2)]
-    lines += ["| " + " | ".join([_cell(r.factor), _cell(r.level), *r.cells]) + " |" for r in rows]
+    """The sensitivity table in Markdown."""
+    return markdown_table(header, [[r.factor, r.level, *r.cells] for r in rows], left=2)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
+    """A Markdown table; the first `left` columns are names, the others numbers."""
+    lines = [
+        "| " + " | ".join(header) + " |",
+        "|" + " --- |" * left + " ---: |" * (len(header) - left),
+    ]
+    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def counts_text(counts: Sequence[Count], found: Sequence[Difference]) -> str:
+    """Gaps of a table of counts and their differences from the reference, for a terminal."""
+    header = ["model", "condition", "train", "deploy", "gap", "95 % interval"]
+    header += ["difference", "95 % interval", "p", "p (Holm)"]
+    by_key = {(d.count.model, d.count.condition): d for d in found}
+    rows = []
+    for count in counts:
+        train, deploy = count.rates
+        row = [count.model or "", count.condition, points(train, sign=False)]
+        row += [points(deploy, sign=False), points(count.gap), interval(*count.bounds)]
+        if difference := by_key.get((count.model, count.condition)):
+            row += [points(difference.estimate), interval(difference.low, difference.high)]
+            row += [p_value(difference.p_value), p_value(difference.p_holm)]
+        else:
+            row += [MISSING] * 4
+        rows.append(row)
+    return text_table(header, rows, left=2)
 
 
 def _cell(name: str) -> str:
