@@ -100,9 +100,9 @@ def check_limits(study: Study, models: Sequence[str]) -> None:
 
 
 def _most_tokens(study: Study, trial: Trial) -> int:
-    size = len(trial.prompt.system or "") + sum(len(turn.text) for turn in trial.prompt.turns)
-    # A character is at most about one token.
-    return size + study.subjects[trial.model].max_tokens
+    texts = [trial.prompt.system or "", *(turn.text for turn in trial.prompt.turns)]
+    # No tokenizer makes more tokens than there are bytes.
+    return sum(len(text.encode()) for text in texts) + study.subjects[trial.model].max_tokens
 
 
 def _interleaved(study: Study, pending: pl.DataFrame) -> Iterator[Trial]:

@@ -291,6 +291,19 @@ def test_a_law_too_large_to_list_is_met_without_bias(count: int) -> None:
     assert agree(found["product"], (1 - 0.6 * r) ** count)
 
 
+def test_repeated_draws_of_a_large_law_count() -> None:
+    """Where a few conditions hold most of a law too large to list, they keep their share of it."""
+    factors = {**twos(3), **{f"g{i}": ["original", *map(str, range(25))] for i in range(3)}}
+    r = 0.15
+    heavy = []
+    for seed in range(1500):
+        rng = np.random.default_rng([3, seed])
+        design = mixed(factors, trials=5000, rng=rng, rate=r, random_conditions=5)
+        masses = zip(design.conditions, design.masses or (), strict=True)
+        heavy.append(sum(m for c, m in masses if set(c.changes.values()) == {"removed"}))
+    assert agree(heavy, (1 - r) ** 3 * (1 - (1 - r) ** 3))
+
+
 @pytest.mark.parametrize("count", [7, 8, 12, 17])
 @pytest.mark.parametrize("seed", range(3))
 def test_there_are_48_distinct_random_conditions(count: int, seed: int) -> None:

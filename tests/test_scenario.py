@@ -21,8 +21,8 @@ ARM_TABLE = '[arms]\ntrain = "t"\ndeploy = "d"\n'
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 
 
-def scenario(body: str, factors: str = "", head: str = ARM_TABLE) -> Scenario:
-    """A scenario of a user turn; `factors` holds lines `name levels / needs`."""
+def head_of(factors: str, head: str = ARM_TABLE) -> str:
+    """The settings of a scenario; `factors` holds lines `name levels / needs`."""
     tables = ""
     for line in factors.strip().splitlines():
         left, _, needs = line.partition("/")
@@ -30,7 +30,12 @@ def scenario(body: str, factors: str = "", head: str = ARM_TABLE) -> Scenario:
         tables += f"[factors.{name}]\n"
         tables += f"levels = {['original', *(levels or ['removed'])]!r}\n"
         tables += f"needs = {needs.split()!r}\n" if needs else ""
-    return Scenario.parse(f"+++\n{head}{tables}+++\n# user\n{body}{{{{query}}}}")
+    return f"+++\n{head}{tables}+++\n"
+
+
+def scenario(body: str, factors: str = "", head: str = ARM_TABLE) -> Scenario:
+    """A scenario of a user turn that ends with the query."""
+    return Scenario.parse(f"{head_of(factors, head)}# user\n{body}{{{{query}}}}")
 
 
 def pairs(text: str) -> dict[str, str]:
@@ -425,7 +430,8 @@ QUERIES = {
         "never in condition `a=removed`",
     ),
     "need by nesting elsewhere": (
-        "{{#a original}}{{#b original}}x{{/b}}{{/a}}{{#c original}}{{query}}{{#c removed}}{{query}}{{/c}}",
+        "{{#a original}}{{#b original}}x{{/b}}{{/a}}"
+        "{{#c original}}{{query}}{{#c removed}}{{query}}{{/c}}",
         "a\nb\nc / b",
         "never in condition `a=removed`",
     ),
@@ -441,14 +447,13 @@ QUERIES = {
 def test_needs_count_for_the_query(body: str, factors: str, message: str) -> None:
     """A path on which the query's span is hidden by a need, or shown by one, is found."""
     with pytest.raises(ScenarioError, match=re.escape(message)):
-        Scenario.parse(scenario(body, factors, source_only=True))
+        Scenario.parse(f"{head_of(factors)}# user\n{body}")
 
 
 def test_an_arm_may_be_called_original() -> None:
     """An arm without a text renders nothing, whatever another arm is called."""
-    found = scenario(
-        "{{#arm original}}x{{/arm}}y", "", ARM_TABLE + "original = 'o'\nremoved = 'r'\n"
-    )
+    head = ARM_TABLE + "original = 'o'\nremoved = 'r'\n"
+    found = scenario("{{#arm original}}x{{/arm}}y", "", head)
     assert [user(found, "", arm) for arm in found.arms] == ["y", "y", "xy", "y"]
 
 
