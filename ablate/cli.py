@@ -7,14 +7,13 @@ Stages are imported inside the commands, so that `--help` loads none of them.
 import contextlib
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from ablate import __version__, check_rooms
+from ablate import __version__, check_rooms, console
 
 if TYPE_CHECKING:
     from ablate.planning import Plan
@@ -75,15 +74,15 @@ def demo(
         print(f"{'Made' if new else 'Found'} the study {out}. The subject is simulated.")
         study = load_study(out)
         plan, run_dir = _planned(study, "main")
-        _print_plan(study, plan)
+        console.print_plan(study, plan)
         _execute(study, plan, None, None)
         grader = study.settings.grading.graders[0]
-        _say(f"grading with {grader}")
+        console.say(f"grading with {grader}")
         stages.grade_run(study, plan, grader)
-        _say("fitting")
+        console.say("fitting")
         tables = stages.fit_run(study, plan, run_dir)
         page = write_report(study, plan, tables, run_dir)
-        _print_tables(study, tables)
+        console.print_tables(study, tables)
         print(f"\nReport: {page}")
 
 
@@ -146,17 +145,17 @@ def show(
             prompt = found.scenario.render(chosen, arm=arm, query=text)
         except ScenarioError as error:
             _refuse(f"--condition or --arm: {error.problems[0].message}")
-        shown = _prompt_text(prompt)
+        shown = console.prompt_text(prompt)
         if diff:
             import difflib
 
             before = found.scenario.render(found.scenario.original, arm=arm, query=text)
             lines = difflib.unified_diff(
-                _prompt_text(before).splitlines(), shown.splitlines(),
+                console.prompt_text(before).splitlines(), shown.splitlines(),
                 "original", str(chosen), lineterm="",
             )  # fmt: skip
             shown = "\n".join(lines)
-        print(_visible(shown))
+        print(console.visible(shown))
 
 
 @app.command()
@@ -167,7 +166,7 @@ def plan(study: StudyDir, run: RunName = "main") -> None:
 
         found = load_study(study)
         made, run_dir = _planned(found, run)
-        _print_plan(found, made)
+        console.print_plan(found, made)
         option = "" if run == "main" else f" --run {run}"
         print(f"Plan: {run_dir}\nNext: ablate run {study}{option}")
 
@@ -196,10 +195,10 @@ def run_command(
         found = load_study(study)
         chosen = _chosen_models(found, model)
         if status:
-            _print_status(found, run)
+            console.print_status(found, run)
             return
         if dry_run:
-            _print_calls(found, chosen)
+            console.print_calls(found, chosen)
             return
         for name in chosen:
             check_ready(name)
@@ -208,7 +207,7 @@ def run_command(
         if paid and not yes and not sys.stdin.isatty():
             _refuse(f"{', '.join(paid)} may cost money: pass --yes to call without being asked")
         made, run_dir = _planned(found, run)
-        _print_cost(found, made.of_models(chosen))
+        console.print_cost(found, made.of_models(chosen))
         if paid and not yes and not typer.confirm("Make these calls?"):
             raise typer.Exit(1)
         summary = _execute(found, made.of_models(chosen), concurrency, calls)
@@ -257,7 +256,7 @@ def fit(
             _refuse("fit: give a run folder, or --counts FILE --reference CONDITION")
         study, made = _run_of(run)
         tables = fit_run(study, made, run)
-        _print_tables(study, tables)
+        console.print_tables(study, tables)
         print(f"\nTables: {run}/gaps.csv, effects.csv, coefficients.csv\nNext: ablate report {run}")
 
 
@@ -295,8 +294,8 @@ def published(
         out.mkdir(parents=True, exist_ok=True)
         (out / "published.md").write_text(text, "utf-8")
         (out / FIGURE).write_text(figure(reviews[0]), "utf-8")
-        print(_visible(text))
-        _say(f"Written: {out / 'published.md'}, {out / FIGURE}")
+        print(console.visible(text))
+        console.say(f"Written: {out / 'published.md'}, {out / FIGURE}")
 
 
 @app.command()
@@ -321,7 +320,7 @@ def serve(
 
 
 def _refuse(message: str) -> NoReturn:
-    print(_visible(message), file=sys.stderr)
+    print(console.visible(message), file=sys.stderr)
     raise typer.Exit(2)
 
 
@@ -339,23 +338,6 @@ def _refusing() -> Iterator[None]:
         raise typer.Exit(0) from None
     except user_errors() as error:
         _refuse(str(error))
-
-
-def _visible(text: str) -> str:
-    """Text from files and models with control characters shown, so that none acts."""
-    return "".join(
-        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
-    )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _prompt_text(prompt: Any) -> str:
-    turns = [("system", prompt.system)] if prompt.system is not None else []
-    turns += [(turn.role, turn.text) for turn in prompt.turns]
-    return "\n".join(f"--- {role}\n{text}" for role, text in turns)
 
 
 def _planned(study: "Study", run: str) -> tuple["Plan", Path]:
@@ -403,100 +385,15 @@ def _execute(study: "Study", plan: "Plan", concurrency: int | None, calls: int |
 
     with Ledger(study.ledger_path) as ledger:
         done = len(ledger.answered() & set(plan.trial_ids))
-    with _progress(plan.frame.height, done) as progress:
+    with console.progress(plan.frame.height, done) as progress:
         return run_plan(
-            study, plan, concurrency=concurrency, calls=calls, announce=_say, progress=progress
+            study,
+            plan,
+            concurrency=concurrency,
+            calls=calls,
+            announce=console.say,
+            progress=progress,
         )
-
-
-@contextlib.contextmanager
-def _progress(total: int, done: int) -> Iterator[Callable[["Summary"], None]]:
-    """One line on a terminal, a plain line every few seconds elsewhere; on standard error."""
-    started = last = time.monotonic()
-    live = sys.stderr.isatty()
-    every = 0.1 if live else 5.0
-
-    def line(summary: "Summary") -> str:
-        finished = done + summary.answered
-        seconds = max(time.monotonic() - started, 1e-6)
-        rate = summary.answered / seconds
-        left = (total - finished) / rate if rate else 0.0
-        text = f"{finished}/{total} answered, {rate:.0f} a second, {left:.0f} s left"
-        return text + (f", {summary.failed} failed" if summary.failed else "")
-
-    def progress(summary: "Summary") -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < every:
-            return
-        last = now
-        if live:
-            print(f"\r\033[K{line(summary)}", end="", file=sys.stderr, flush=True)
-        else:
-            _say(line(summary))
-
-    try:
-        yield progress
-    finally:
-        if live:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-
-def _print_cost(study: "Study", plan: "Plan") -> None:
-    from ablate.stages import cost_of
-    from ablate.store import Ledger
-
-    answered: set[str] = set()
-    if study.ledger_path.is_file():
-        with Ledger(study.ledger_path) as ledger:
-            answered = ledger.answered()
-    cost = cost_of(study, plan, answered)
-    print(
-        f"{cost.calls} calls to make; about {cost.input_tokens:,} input tokens, "
-        f"at most {cost.most_output_tokens:,} output tokens."
-    )
-
-
-def _print_plan(study: "Study", plan: "Plan") -> None:
-    from ablate.foresight import detectable_sizes, sizes_text
-
-    record = plan.record["design"]
-    queries = plan.frame["query_id"].n_unique()
-    print(
-        f"{plan.frame.height} trials: {record['conditions']} conditions ({record['kind']}), "
-        f"{queries} queries, {len(study.scenario.arms)} arms, {len(study.subjects)} model(s)."
-    )
-    _print_cost(study, plan)
-    print(sizes_text(study, detectable_sizes(study, plan)))
-
-
-def _print_status(study: "Study", run: str) -> None:
-    from ablate.planning import load_plan
-    from ablate.store import Ledger
-
-    plan = load_plan(study, study.run_dir(run))
-    ids = set(plan.trial_ids)
-    with Ledger(study.ledger_path) as ledger:
-        answered = len(ledger.answered() & ids)
-        failures = ledger.failure_counts(plan.trial_ids)
-    print(f"{answered} of {len(ids)} trials answered, {len(ids) - answered} to go.")
-    for kind, count in sorted(failures.items()):
-        print(f"{count} failed last with: {kind}")
-
-
-def _print_calls(study: "Study", models: list[str]) -> None:
-    """The wire JSON of both arms for the first target query."""
-    import json
-
-    from ablate.models import wire
-
-    query = next(q for q in study.queries if q.role == "target")
-    for model in models:
-        for arm in study.scenario.arms:
-            prompt = study.scenario.render(study.scenario.original, arm=arm, query=query.text)
-            body = wire(model, prompt, study.subjects[model])
-            print(f"# {model}, arm {arm}, query {query.query_id}: POST /v1/messages")
-            print(json.dumps(body, indent=2, ensure_ascii=True))
 
 
 def _close_run(study: "Study", plan: "Plan", run_dir: Path, summary: "Summary") -> None:
@@ -512,21 +409,3 @@ def _close_run(study: "Study", plan: "Plan", run_dir: Path, summary: "Summary") 
         print(f"{why}{missing} trials are missing: run the same command again to go on")
         raise typer.Exit(1)
     print(f"All trials are answered.\nNext: ablate grade {run_dir}")
-
-
-def _print_tables(study: "Study", tables: Any) -> None:
-    from ablate.models import is_paid
-    from ablate.report import baseline, sensitivity_of
-    from analysis.tables import interval, points, text
-
-    for model in study.subjects:
-        row = baseline(tables, model, "complied")
-        if row is None:
-            continue
-        label = f"{model} (a simulated subject)" if not is_paid(model) else model
-        print(f"\n{label}: baseline compliance gap {points(row['gap'])} points "
-              f"{interval(row['conf_low'], row['conf_high'])}: "
-              f"{points(row['rate_train'], sign=False)} % in train, "
-              f"{points(row['rate_deploy'], sign=False)} % in deploy.")  # fmt: skip
-        print("What each change does to that gap, in percentage points:\n")
-        print(text(*sensitivity_of(study, tables, model)))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from ablate import simulated
 from variants import Prompt
 
 __all__ = [
@@ -32,9 +33,8 @@ __all__ = [
     "wire",
 ]
 
-SIMULATED_KEY = "simulated"
 SIMULATED_URL = "ABLATE_SIMULATED_BASE_URL"
-TRIAL_HEADER = "x-ablate-trial"
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 TIMEOUT_S = 600.0
 RETRIES = 6
@@ -204,7 +204,7 @@ async def _open_simulated(model: str, parameters: Parameters) -> AsyncIterator[M
 
     Nothing from ANTHROPIC_* and no proxy takes part: a real key never reaches it.
     """
-    from ablate.serving import check_loopback, serving
+    from ablate.serving import serving
 
     async with contextlib.AsyncExitStack() as stack:
         endpoint = os.environ.get(SIMULATED_URL)
@@ -216,7 +216,7 @@ async def _open_simulated(model: str, parameters: Parameters) -> AsyncIterator[M
 
         with _without_anthropic_environment():
             client = anthropic.AsyncAnthropic(
-                api_key=SIMULATED_KEY,
+                api_key=simulated.KEY,
                 base_url=endpoint,
                 max_retries=RETRIES,
                 timeout=TIMEOUT_S,
@@ -230,6 +230,19 @@ PROVIDERS: dict[str, Callable[[str, Parameters], AbstractAsyncContextManager[Mod
     "anthropic": _open_anthropic,
     "simulated": _open_simulated,
 }
+
+
+def check_loopback(url: str) -> None:
+    """Raise ModelError unless a URL names this machine."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme == "http" and parts.hostname in LOOPBACK and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or "@" in parts.netloc:
+        raise ModelError(
+            f"{url} is not on this machine: the embedded subject listens on http://127.0.0.1:PORT"
+        )
 
 
 @contextlib.contextmanager
@@ -291,7 +304,7 @@ class _MessagesModel:
         import anthropic
 
         request = wire(self.name, prompt, self.parameters)
-        headers = {TRIAL_HEADER: trial_id} if self.send_trial else {}
+        headers = {simulated.TRIAL_HEADER: trial_id} if self.send_trial else {}
         if "temperature" in request:
             # The current API version refuses a temperature; the SDK takes it as extra body only.
             request["extra_body"] = {"temperature": request.pop("temperature")}

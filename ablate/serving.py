@@ -13,32 +13,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from ablate import simulated
-from ablate.models import SIMULATED_KEY, TRIAL_HEADER, ModelError
 
-__all__ = ["check_loopback", "serve", "serving"]
+__all__ = ["serve", "serving"]
 
 HOST = "127.0.0.1"
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _OWN_HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?", re.I)
 LARGEST_BODY = 32 * 1024 * 1024
-
-
-def check_loopback(url: str) -> None:
-    """Raise ModelError unless a URL names this machine."""
-    try:
-        parts = urlsplit(url)
-        sound = parts.scheme == "http" and parts.hostname in LOOPBACK and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound or "@" in parts.netloc:
-        raise ModelError(
-            f"{url} is not on this machine: the embedded subject listens on http://{HOST}:PORT"
-        )
 
 
 @asynccontextmanager
@@ -82,7 +66,7 @@ def _app(log: IO[str] | None, delay: float) -> web.Application:
             return _error(400, "invalid_request_error", "the body is not a Messages API call")
         if call.get("model") != simulated.NAME:
             return _error(404, "not_found_error", f"model: {call.get('model')}")
-        trial = request.headers.get(TRIAL_HEADER, "")
+        trial = request.headers.get(simulated.TRIAL_HEADER, "")
         # aiohttp gives header bytes that are not UTF-8 as surrogates.
         seed = hashlib.sha256(trial.encode("utf-8", "surrogateescape") + b"\0" + body).hexdigest()
         if delay:
@@ -118,7 +102,7 @@ def _fault_of(request: web.Request) -> web.Response | None:
     if not _OWN_HOST.fullmatch(request.headers.get("host", "")):
         return _error(403, "permission_error", "this server answers to 127.0.0.1 only")
     sent = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if SIMULATED_KEY not in (sent, request.headers.get("x-api-key")):
+    if simulated.KEY not in (sent, request.headers.get("x-api-key")):
         return _error(401, "authentication_error", "the key of the embedded subject is `simulated`")
     return None
 

@@ -29,9 +29,22 @@ import re
 from dataclasses import dataclass
 from statistics import NormalDist
 
-__all__ = ["NAME", "Answer", "Situation", "answer", "compliance", "read", "request_of"]
+__all__ = [
+    "KEY",
+    "NAME",
+    "TRIAL_HEADER",
+    "Answer",
+    "Situation",
+    "answer",
+    "compliance",
+    "read",
+    "request_of",
+]
 
 NAME = "planted"
+# The only key that its server takes, and the header that seeds a draw.
+KEY = "simulated"
+TRIAL_HEADER = "x-ablate-trial"
 GAP = 0.105
 BASE = 0.008
 BASE_CONFLICT = 0.014

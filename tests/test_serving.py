@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ablate.serving import LARGEST_BODY, check_loopback, serving
+from ablate.models import check_loopback
+from ablate.serving import LARGEST_BODY, serving
 
 WITHIN_S = 30.0
 CALL = {
