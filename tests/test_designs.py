@@ -292,16 +292,34 @@ def test_a_law_too_large_to_list_is_met_without_bias(count: int) -> None:
 
 
 def test_repeated_draws_of_a_large_law_count() -> None:
-    """Where a few conditions hold most of a law too large to list, they keep their share of it."""
-    factors = {**twos(3), **{f"g{i}": ["original", *map(str, range(25))] for i in range(3)}}
-    r = 0.15
-    heavy = []
-    for seed in range(1500):
-        rng = np.random.default_rng([3, seed])
-        design = mixed(factors, trials=5000, rng=rng, rate=r, random_conditions=5)
-        masses = zip(design.conditions, design.masses or (), strict=True)
-        heavy.append(sum(m for c, m in masses if set(c.changes.values()) == {"removed"}))
-    assert agree(heavy, (1 - r) ** 3 * (1 - (1 - r) ** 3))
+    """Where needs put most of a law too large to list on three pairs, these keep their share."""
+    tables = "".join(f"[factors.{name}]\n" for name in "abc")
+    for i in range(15):
+        tables += f"[factors.x{i}]\nneeds = ['a=removed', 'b=removed', 'c=removed']\n"
+    scenario = Scenario.parse(f"+++\n{tables}+++\n# user\n{{{{query}}}}")
+    r = 0.3
+    for count in (1, 4, 6):
+        pairs = []
+        for seed in range(200):
+            rng = np.random.default_rng([count, seed])
+            design = mixed(scenario, trials=99, rng=rng, rate=r, random_conditions=count)
+            assert len(design.conditions) == 4 + count
+            assert design.masses
+            drawn = zip(design.conditions[4:], design.masses[4:], strict=True)
+            pairs.append(sum(mass for c, mass in drawn if changed(c.levels) == 2))
+        assert agree(pairs, 3 * r**2 * (1 - r))
+
+
+def test_a_sample_is_changed_as_much_as_the_law() -> None:
+    """Of every number of changes there are as many conditions as the law asks, to within one."""
+    k, r = 8, 0.25
+    law = {n: math.comb(k, n) * r**n * (1 - r) ** (k - n) for n in range(2, k + 1)}
+    outside = sum(law.values())
+    for seed in range(20):
+        design = mixed(twos(k), trials=4000, rng=np.random.default_rng(seed))
+        counts = Counter(changed(condition.levels) for condition in design.conditions[9:])
+        for n, probability in law.items():
+            assert abs(counts[n] - 48 * probability / outside) < 1
 
 
 @pytest.mark.parametrize("count", [7, 8, 12, 17])

@@ -155,6 +155,16 @@ def test_the_figure_has_a_row_for_each_of_the_44() -> None:
     assert "url(" not in text
 
 
+def test_a_model_without_a_gap_shows_nothing_the_same(published: tuple[Review, ...]) -> None:
+    """Where the default's gap may be 0, no condition is called the same."""
+    without = {found.model for found in published if not found.has_gap}
+    assert without == {"claude-3-sonnet", "claude-3-haiku", "gpt-4-turbo", "gpt-4o"}
+    page = (ROOT / "docs" / "published.md").read_text("utf-8")
+    haiku = page.partition("## claude-3-haiku")[2].partition("## ")[0]
+    assert "No gap to explain" in haiku
+    assert haiku.count("no gap |") == 1
+
+
 COUNTS = """condition,n_train,k_train,n_deploy,k_deploy
 plain,200,60,200,12
 no rule,200,20,200,11

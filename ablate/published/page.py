@@ -9,6 +9,7 @@ from importlib.resources import files
 
 from ablate.published.review import CORRELATIONS, MARGIN, Link, Regression, Review
 from analysis.counts import Difference, trials_needed
+from analysis.multiplicity import holm
 from analysis.plots import Mark, forest
 from analysis.synthesis import Spread
 from analysis.tables import interval, markdown_table, p_value, points
@@ -53,6 +54,8 @@ def figure(review: Review) -> str:
 def _main(review: Review) -> Iterator[str]:
     yield "## In short"
     yield "\n".join(f"- {line}" for line in summary(review))
+    if not review.has_gap:
+        yield _no_gap(review)
     yield f"![Forest plot of the differences]({FIGURE})"
     yield f"## Each condition{_of(review)}"
     yield (
@@ -62,6 +65,12 @@ def _main(review: Review) -> Iterator[str]:
         f"within {points(MARGIN, sign=False)} points. All at correlation 0. Deploy or train at 0 "
         "or 100 % is marked `b`: its error is too small."
     )
+    if review.has_gap and review.reference.bounds[0] < 2 * MARGIN:
+        yield (
+            f"A claim that a change leaves the gap the same needs a gap that is surely above twice "
+            f"the margin. The default's lower bound is {points(review.reference.bounds[0])}: these "
+            "data could not have borne such a claim, whatever the conditions had shown."
+        )
     yield _contrast_table(review)
     yield "## What the unknown pairing would change"
     yield (
@@ -94,7 +103,17 @@ def _main(review: Review) -> Iterator[str]:
 
 def _short(review: Review) -> Iterator[str]:
     yield f"## {review.model}"
+    if not review.has_gap:
+        yield _no_gap(review)
     yield _contrast_table(review)
+
+
+def _no_gap(review: Review) -> str:
+    return (
+        f"No gap to explain: the default's is {points(review.reference.gap)}, 95 % interval "
+        f"{interval(*review.reference.bounds)}. Conditions that are alike here show nothing about "
+        "what drives a gap."
+    )
 
 
 def _alone(review: Review) -> Iterator[str]:
@@ -118,10 +137,10 @@ def _significant(rows: Sequence[Difference]) -> tuple[int, int]:
     )
 
 
-def _same(rows: Sequence[Difference]) -> tuple[int, int]:
+def _same(rows: Sequence[Difference], has_gap: bool) -> tuple[int, int]:
     """How many are shown to be the same within the margin, and how many after Holm."""
-    from analysis.multiplicity import holm
-
+    if not has_gap:
+        return 0, 0
     p_values = [d.p_equivalent(MARGIN) for d in rows]
     return (
         sum(p is not None and p < ALPHA for p in p_values),
@@ -134,7 +153,7 @@ def summary(review: Review) -> list[str]:
     rows = review.contrasts[0.0]
     base = review.reference
     raw, corrected = _significant(rows)
-    same, _ = _same(rows)
+    same, _ = _same(rows, review.has_gap)
     strong = sorted(
         (d for d in rows if d.p_holm is not None and d.p_holm < ALPHA), key=lambda d: d.estimate
     )
@@ -210,7 +229,7 @@ def _contrast_table(review: Review) -> str:
             interval(difference.low, difference.high),
             p_value(difference.p_value),
             p_value(difference.p_holm),
-            p_value(difference.p_equivalent(MARGIN)),
+            p_value(difference.p_equivalent(MARGIN)) if review.has_gap else "no gap",
         ]
 
     rows = [cells(None, None)]
@@ -223,7 +242,10 @@ def _correlation_table(review: Review) -> str:
     header += ["same, after Holm"]
     rows = []
     for rho in CORRELATIONS:
-        differ, same = _significant(review.contrasts[rho]), _same(review.contrasts[rho])
+        differ, same = (
+            _significant(review.contrasts[rho]),
+            _same(review.contrasts[rho], review.has_gap),
+        )
         rows.append([f"{rho:.1f}", *(str(n) for n in (*differ, *same))])
     return markdown_table(header, rows, left=0)
 
@@ -235,9 +257,14 @@ def _wordings(spread: Spread, what: str) -> str:
         f"{points(spread.std_error, sign=False)}), SD between wordings tau = "
         f"{points(spread.tau, sign=False)} (95 % interval {points(spread.tau_low, sign=False)} to "
         f"{points(spread.tau_high, sign=False)}), I² = {100 * spread.i_squared:.0f} % "
-        f"(Q = {spread.q:.1f}, p = {p_value(spread.p_value)}). Prediction interval for one more "
+        f"(Q = {spread.q:.1f}, p {_p(spread.p_value)}). Prediction interval for one more "
         f"paraphrase: {interval(spread.low, spread.high)}."
     )
+
+
+def _p(value: float) -> str:
+    shown = p_value(value)
+    return shown if shown.startswith("<") else f"= {shown}"
 
 
 def _link(link: Link) -> str:

@@ -74,6 +74,14 @@ class Review:
     with_odd: Regression | None
     without_odd: Regression | None
 
+    @property
+    def has_gap(self) -> bool:
+        """Whether there is a gap to explain: the reference's lower 95 % bound is above 0.
+
+        Without one, conditions are alike because nothing happens in any of them.
+        """
+        return self.reference.bounds[0] > 0
+
 
 def load_tables(
     counts: Path | None, components: Path | None
