@@ -107,16 +107,19 @@ def check(study: StudyDir) -> None:
         from ablate.study import load_study
 
         found = load_study(study)
-        zeros = []
-        for factor, levels in found.factors.items():
-            for level in levels[1:]:
-                condition = found.scenario.close({factor: level})
-                if found.scenario.is_structural_zero(condition):
-                    zeros.append(f"{factor}={level}")
+        scenario = found.scenario
+        singles = {
+            f"{factor}={level}": scenario.close({factor: level})
+            for factor, levels in found.factors.items()
+            for level in levels[1:]
+        }
         queries = sum(q.role == "target" for q in found.queries)
         print(f"{study}: sound. {len(found.factors)} factors, {queries} target queries.")
-        for zero in zeros:
-            print(f"note: {zero} makes both arms the same text: its gap is 0 by construction")
+        for name, condition in singles.items():
+            if scenario.is_structural_zero(condition):
+                print(f"note: {name} makes both arms the same text: its gap is 0 by construction")
+        for group in scenario.alike([scenario.original, *dict.fromkeys(singles.values())]):
+            print(f"note: the same text in every arm: {' / '.join(map(str, group))}")
         print(f"Next: ablate plan {study}")
 
 

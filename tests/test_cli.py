@@ -46,6 +46,18 @@ def test_init_makes_a_study_that_is_sound(tmp_path: Path) -> None:
     assert "tier_tag=removed" in checked.stdout
 
 
+def test_check_lists_conditions_that_render_alike(tiny: Path) -> None:
+    """A level without a text of its own is the original once more, and check says so."""
+    replace(
+        tiny / "scenario.md",
+        "[factors.reward]",
+        '[factors.reward]\nlevels = ["original", "removed", "softer"]',
+    )
+    checked = ablate("check", tiny)
+    assert checked.exit_code == 0
+    assert "the same text in every arm: original / reward=softer" in checked.stdout
+
+
 def test_init_leaves_a_full_folder_alone(tiny: Path) -> None:
     """A folder that has something in it is refused and stays as it was."""
     before = files(tiny)

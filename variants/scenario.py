@@ -33,6 +33,8 @@ from variants.marks import (
 __all__ = ["Condition", "Prompt", "Scenario", "Turn", "content_hash"]
 
 _QUERY_PATHS = 20_000
+# A query that no scenario contains.
+_PROBE = "\0query\0"
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -220,11 +222,17 @@ class Scenario:
 
     def is_structural_zero(self, condition: Condition) -> bool:
         """Whether train and deploy render alike, so that the gap is 0 by construction."""
-        # Anything that no scenario contains.
-        probe = "\0query\0"
-        return self.render(condition, arm="train", query=probe) == self.render(
-            condition, arm="deploy", query=probe
+        return self.render(condition, arm="train", query=_PROBE) == self.render(
+            condition, arm="deploy", query=_PROBE
         )
+
+    def alike(self, conditions: Iterable[Condition]) -> tuple[tuple[Condition, ...], ...]:
+        """The groups of conditions that render alike in every arm: each group is one condition."""
+        groups: dict[tuple[Prompt, ...], list[Condition]] = {}
+        for condition in conditions:
+            arms = [self.render(condition, arm=arm, query=_PROBE) for arm in self.arms or (None,)]
+            groups.setdefault(tuple(arms), []).append(condition)
+        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
     def _check_query(self, path: str) -> None:
         """Each path through the text must insert the query exactly once."""
