@@ -296,6 +296,8 @@ def _factor_faults(names: tuple[str, ...] | None, scenario: Scenario) -> list[st
     if not scenario.factors:
         return ["study.scenario: the scenario declares no factors: there is nothing to ablate"]
     known = scenario.factors
+    if "note" in (names or scenario.recommended or known):
+        return ["design.factors: `note` is a column of gaps.csv: give the factor another name"]
     unknown = [name for name in names or () if name not in known]
     return [
         f"design.factors: unknown factor `{name}`{nearest(name, known)}; "

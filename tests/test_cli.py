@@ -100,6 +100,12 @@ BAD_INPUT: dict[str, tuple[str, str, str, list[str]]] = {
         ["study.toml", "subject.0.models", "did you mean `simulated`?"],
     ),
     "not TOML": ("study.toml", "[design]", "[design", ["study.toml", "line"]),
+    "factor named like a column": (
+        "scenario.md",
+        "reward",
+        "note",
+        ["study.toml", "design.factors", "`note` is a column"],
+    ),
     "too few trials": ("study.toml", "240", "5", ["study.toml", "at least"]),
     "more wordings than there are": (
         "study.toml", "trials = 240", "trials = 240\nwordings = 8",

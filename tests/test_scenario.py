@@ -191,12 +191,12 @@ SETTINGS = {
     "recommended stranger": ("recommended = ['f']", 2, 1, "factor `f` is not declared"),
 }
 RESERVED = ("filler", "moved", "each-sentence", "without-1", "without-12", "present")
-# From the tables section of FORMATS.md.
+# The columns of the tables, as docs/data.md lists them, and of those for claims and wordings.
 COLUMNS = """
 trial_id model scenario condition_id wording_id query_id arm replicate prompt_id purpose block
 assignment_probability complied af_reasoning refused alignment_faking reasoning_source
 condition n_train k_train n_deploy k_deploy
-outcome contrast rate_train rate_deploy gap std_error conf_low conf_high n_queries method note
+outcome contrast rate_train rate_deploy gap std_error conf_low conf_high n_queries method
 estimand factor level factor2 level2 reference estimate train_part deploy_part statistic df p_value
 p_holm q_bh p_placebo n_trials n_clusters family grader correction role fit term covariance
 claim_id sentence kind verdict reason margin exploratory span text status scores program_hash query

@@ -29,12 +29,13 @@ from variants.marks import (
 __all__ = ["Declarations", "Factor", "Need", "nearest", "split_head", "undeclared"]
 
 GENERATED_LEVELS = re.compile(r"filler|moved|each-sentence|without-[0-9]+|present")
-# The columns of the project's tables: a factor of the same name would overwrite one of them.
+# The columns of the project's tables: a factor of the same name would overwrite one of them. A
+# text may mark a `note`; a study that varies it is told that a table has that column.
 COLUMNS = frozenset(
     "trial_id model scenario condition_id wording_id query_id arm replicate prompt_id purpose "
     "block assignment_probability design_weight complied af_reasoning refused alignment_faking "
     "reasoning_source condition n_train k_train n_deploy k_deploy outcome contrast rate_train "
-    "rate_deploy gap std_error conf_low conf_high n_queries method note estimand factor level "
+    "rate_deploy gap std_error conf_low conf_high n_queries method estimand factor level "
     "factor2 level2 reference estimate train_part deploy_part statistic df p_value p_holm q_bh "
     "p_placebo n_trials n_clusters family grader correction role fit term covariance claim_id "
     "sentence kind verdict reason margin exploratory query text category span status scores "
