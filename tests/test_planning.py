@@ -82,7 +82,7 @@ def test_same_seed_same_plan_other_seed_other_plan(tiny: Path) -> None:
 
 
 def test_ids_are_hashes_of_what_they_name(tiny: Path) -> None:
-    """trial_id is SHA-256 over the parts that docs/data.md names, written out here a second time."""
+    """trial_id is SHA-256 over the parts that docs/data.md names, written out again."""
     study = load_study(tiny)
     texts = {query.query_id: query.text for query in study.queries}
     for row in make_plan(study).frame.head(40).iter_rows(named=True):
