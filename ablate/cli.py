@@ -383,11 +383,9 @@ def _chosen_models(study: "Study", names: list[str] | None) -> list[str]:
 
 
 def _execute(study: "Study", plan: "Plan", concurrency: int | None, calls: int | None) -> "Summary":
-    from ablate.stages import run_plan
-    from ablate.store import Ledger
+    from ablate.stages import answered_of, run_plan
 
-    with Ledger(study.ledger_path) as ledger:
-        done = len(ledger.answered() & set(plan.trial_ids))
+    done = len(answered_of(study, plan))
     with console.progress(plan.frame.height, done) as progress:
         return run_plan(
             study,
@@ -400,10 +398,9 @@ def _execute(study: "Study", plan: "Plan", concurrency: int | None, calls: int |
 
 
 def _close_run(study: "Study", plan: "Plan", run_dir: Path, summary: "Summary") -> None:
-    from ablate.store import Ledger
+    from ablate.stages import answered_of
 
-    with Ledger(study.ledger_path) as ledger:
-        missing = plan.frame.height - len(ledger.answered() & set(plan.trial_ids))
+    missing = plan.frame.height - len(answered_of(study, plan))
     print(f"{summary.answered} answered now, {summary.failed} failed, {summary.retries} retries.")
     for kind, count in sorted(summary.failures.items()):
         print(f"{count} failed with: {kind}")

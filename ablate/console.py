@@ -61,7 +61,7 @@ def progress(total: int, done: int) -> Iterator[Callable[["Summary"], None]]:
         text = f"{finished}/{total} answered, {rate:.0f} a second, {left:.0f} s left"
         return text + (f", {summary.failed} failed" if summary.failed else "")
 
-    def progress(summary: "Summary") -> None:
+    def hear(summary: "Summary") -> None:
         nonlocal last
         now = time.monotonic()
         if now - last < every:
@@ -73,7 +73,7 @@ def progress(total: int, done: int) -> Iterator[Callable[["Summary"], None]]:
             say(line(summary))
 
     try:
-        yield progress
+        yield hear
     finally:
         if live:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
@@ -81,13 +81,8 @@ def progress(total: int, done: int) -> Iterator[Callable[["Summary"], None]]:
 
 def print_cost(study: "Study", plan: "Plan") -> None:
     from ablate.stages import cost_of
-    from ablate.store import Ledger
 
-    answered: set[str] = set()
-    if study.ledger_path.is_file():
-        with Ledger(study.ledger_path) as ledger:
-            answered = ledger.answered()
-    cost = cost_of(study, plan, answered)
+    cost = cost_of(study, plan)
     print(
         f"{cost.calls} calls to make; about {cost.input_tokens:,} input tokens, "
         f"at most {cost.most_output_tokens:,} output tokens."
@@ -109,14 +104,14 @@ def print_plan(study: "Study", plan: "Plan") -> None:
 
 def print_status(study: "Study", run: str) -> None:
     from ablate.planning import load_plan
+    from ablate.stages import answered_of
     from ablate.store import Ledger
 
     plan = load_plan(study, study.run_dir(run))
-    ids = set(plan.trial_ids)
+    answered, planned = len(answered_of(study, plan)), plan.frame.height
     with Ledger(study.ledger_path) as ledger:
-        answered = len(ledger.answered() & ids)
         failures = ledger.failure_counts(plan.trial_ids)
-    print(f"{answered} of {len(ids)} trials answered, {len(ids) - answered} to go.")
+    print(f"{answered} of {planned} trials answered, {planned - answered} to go.")
     for kind, count in sorted(failures.items()):
         print(f"{count} failed last with: {kind}")
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ablate import simulated
 from variants import Prompt
@@ -164,17 +164,23 @@ def _secret(variable: str) -> str | None:
 def _base_url() -> str:
     """Where the calls go. It is printed, so it may not hold a password."""
     url = os.environ.get("ANTHROPIC_BASE_URL", "").strip() or DEFAULT_BASE_URL
-    try:
-        parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound or "@" in parts.netloc or parts.query:
+    parts = _address(url)
+    if parts is None or parts.query:
         raise ModelError(
             "ANTHROPIC_BASE_URL is not of the form https://HOST:PORT/PATH, without user, password "
             "and query: put what authenticates you into ANTHROPIC_API_KEY"
         )
     return url
+
+
+def _address(url: str) -> SplitResult | None:
+    """The parts of an HTTP address with a host; None for any other, and for one with a user."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if sound and "@" not in parts.netloc else None
 
 
 @asynccontextmanager
@@ -234,12 +240,8 @@ PROVIDERS: dict[str, Callable[[str, Parameters], AbstractAsyncContextManager[Mod
 
 def check_loopback(url: str) -> None:
     """Raise ModelError unless a URL names this machine."""
-    try:
-        parts = urlsplit(url)
-        sound = parts.scheme == "http" and parts.hostname in LOOPBACK and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound or "@" in parts.netloc:
+    parts = _address(url)
+    if parts is None or parts.scheme != "http" or parts.hostname not in LOOPBACK:
         raise ModelError(
             f"{url} is not on this machine: the embedded subject listens on http://127.0.0.1:PORT"
         )

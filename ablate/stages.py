@@ -21,8 +21,21 @@ from ablate.planning import Plan, prompt_of
 from ablate.runner import Limits, Summary, Trial
 from ablate.store import Ledger
 from ablate.study import Study
+from variants import Prompt
 
-__all__ = ["Cost", "StageError", "cost_of", "fit_run", "grade_run", "observations_of", "run_plan"]
+__all__ = [
+    "Cost",
+    "StageError",
+    "answered_of",
+    "check_limits",
+    "cost_of",
+    "fit_counts",
+    "fit_run",
+    "grade_run",
+    "load_tables",
+    "observations_of",
+    "run_plan",
+]
 
 # Models differ; four characters a token is close enough for an estimate before the first call.
 CHARACTERS_PER_TOKEN = 4
@@ -43,15 +56,24 @@ class Cost:
     most_output_tokens: int
 
 
-def cost_of(study: Study, plan: Plan, answered: set[str]) -> Cost:
+def answered_of(study: Study, plan: Plan) -> set[str]:
+    """The plan's trials that have an answer; no ledger is made where there is none."""
+    if not study.ledger_path.is_file():
+        return set()
+    with Ledger(study.ledger_path) as ledger:
+        return ledger.answered() & set(plan.trial_ids)
+
+
+def cost_of(study: Study, plan: Plan) -> Cost:
     """Calls and tokens of the trials that have no answer yet."""
+    answered = answered_of(study, plan)
     pending = plan.frame.filter(~pl.col("trial_id").is_in(list(answered)))
     texts = {query.query_id: query.text for query in study.queries}
     keys = [*study.factors, "arm", "query_id", "model", "prompt_id"]
     tokens = output = 0
     for row in pending.group_by(keys).len().iter_rows(named=True):
         prompt = prompt_of(study, row | {"trial_id": "in this run"}, texts)
-        size = len(prompt.system or "") + sum(len(turn.text) for turn in prompt.turns)
+        size = sum(len(text) for text in _texts(prompt))
         tokens += row["len"] * (size // CHARACTERS_PER_TOKEN)
         output += row["len"] * study.subjects[row["model"]].max_tokens
     return Cost(pending.height, tokens, output)
@@ -100,9 +122,13 @@ def check_limits(study: Study, models: Sequence[str]) -> None:
 
 
 def _most_tokens(study: Study, trial: Trial) -> int:
-    texts = [trial.prompt.system or "", *(turn.text for turn in trial.prompt.turns)]
     # No tokenizer makes more tokens than there are bytes.
-    return sum(len(text.encode()) for text in texts) + study.subjects[trial.model].max_tokens
+    size = sum(len(text.encode()) for text in _texts(trial.prompt))
+    return size + study.subjects[trial.model].max_tokens
+
+
+def _texts(prompt: Prompt) -> list[str]:
+    return [prompt.system or "", *(turn.text for turn in prompt.turns)]
 
 
 def _interleaved(study: Study, pending: pl.DataFrame) -> Iterator[Trial]:
@@ -219,19 +245,17 @@ def fit_counts(path: Path, reference: str, out: Path | None) -> str:
     Raises CountsError.
     """
     from analysis.counts import differences, load_counts
-    from analysis.effects import EFFECTS, SIMPLE
-    from analysis.gaps import CONTRAST, GAPS
+    from analysis.effects import EFFECTS
+    from analysis.gaps import GAPS
     from analysis.tables import counts_text
 
     counts = load_counts(path)
     found = differences(counts, reference)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        gaps = [dict.fromkeys(GAPS) | count.as_row("k") for count in counts]
+        gaps = [count.as_row("k") for count in counts]
         pl.DataFrame(gaps, schema=GAPS).write_csv(out / "gaps.csv")
-        constants = {"contrast": CONTRAST, "estimand": SIMPLE, "correction": "raw"}
-        constants["role"] = "primary"
-        effects = [dict.fromkeys(EFFECTS) | constants | row.as_row("k") for row in found]
+        effects = [difference.as_row("k") for difference in found]
         pl.DataFrame(effects, schema=EFFECTS).write_csv(out / "effects.csv")
     return counts_text(counts, found)
 

@@ -8,13 +8,14 @@ Does not know trials, features or where the table is from.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from scipy import special
 
+from analysis.effects import SIMPLE
 from analysis.gaps import CONTRAST
 from analysis.intervals import newcombe, normal_quantile, z_interval
 from analysis.multiplicity import holm
@@ -134,12 +135,14 @@ class Difference:
         return float(special.ndtr(worst))
 
     def as_row(self, outcome: str) -> dict[str, Any]:
-        """The row of effects.csv, without its primary estimand's constants."""
+        """The row of effects.csv."""
         train, deploy = self.count.rates
         train0, deploy0 = self.reference.rates
         return {
             "model": self.count.model,
             "outcome": outcome,
+            "contrast": CONTRAST,
+            "estimand": SIMPLE,
             "factor": "condition",
             "level": self.count.condition,
             "reference": self.reference.condition,
@@ -154,6 +157,8 @@ class Difference:
             "conf_high": self.high,
             "n_trials": sum(c.n_train + c.n_deploy for c in (self.count, self.reference)),
             "family": "conditions",
+            "correction": "raw",
+            "role": "primary",
             "method": "unpaired, z",
             "note": "boundary" if self.count.boundary or self.reference.boundary else None,
         }
@@ -257,13 +262,7 @@ def differences(
         rows = [c for c in counts if c.model == model and c is not base]
         tested = [_difference(row, base, correlation) for row in rows]
         corrected = holm([row.p_value for row in tested])
-        found += [
-            Difference(
-                d.count, d.reference, d.estimate, d.std_error, d.statistic, d.p_value, p, d.low,
-                d.high,
-            )
-            for d, p in zip(tested, corrected, strict=True)
-        ]  # fmt: skip
+        found += [replace(d, p_holm=p) for d, p in zip(tested, corrected, strict=True)]
     return tuple(found)
 
 

@@ -28,7 +28,7 @@ MISSING = "–"
 
 @dataclass(frozen=True, slots=True)
 class SensitivityRow:
-    """One level in the sensitivity table: both effects as shown, and the level's question."""
+    """One level in the sensitivity table, its effects as they are shown."""
 
     factor: str
     level: str

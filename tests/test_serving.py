@@ -26,8 +26,8 @@ RAINBOW = "Explain to a six-year-old how a rainbow forms."
 Post = Callable[..., Awaitable[tuple[int, Any]]]
 
 
-def served(session: Callable[[Post, str], Awaitable[Any]], **options: Any) -> Any:
-    """What a session with a running server gives; `post(body, headers)` gives status and JSON."""
+def served(talk: Callable[[Post, str], Awaitable[Any]], **options: Any) -> Any:
+    """What a talk with a running server gives; `post(body, headers)` gives status and JSON."""
 
     async def run() -> Any:
         async with serving(**options) as url, aiohttp.ClientSession() as client:
@@ -41,7 +41,7 @@ def served(session: Callable[[Post, str], Awaitable[Any]], **options: Any) -> An
                     shown = json.loads(text) if reply.content_type.endswith("json") else text
                     return reply.status, shown
 
-            return await session(post, url)
+            return await talk(post, url)
 
     return asyncio.run(asyncio.wait_for(run(), WITHIN_S))
 
@@ -55,7 +55,7 @@ def posted(body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:
 def raw(request: bytes) -> bytes:
     """The first bytes that come back for these bytes on the socket."""
 
-    async def session(_: Post, url: str) -> bytes:
+    async def talk(_: Post, url: str) -> bytes:
         host, port = url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(request)
@@ -64,7 +64,7 @@ def raw(request: bytes) -> bytes:
         writer.close()
         return reply
 
-    return bytes(served(session))
+    return bytes(served(talk))
 
 
 def request_bytes(head: list[bytes], version: bytes = b"HTTP/1.1") -> bytes:
@@ -175,10 +175,10 @@ MALFORMED: dict[str, object] = {
 def test_a_malformed_body_is_the_callers_fault(body: object) -> None:
     """400 with the API's type of error, and the server goes on."""
 
-    async def session(post: Post, _: str) -> list[tuple[int, Any]]:
+    async def talk(post: Post, _: str) -> list[tuple[int, Any]]:
         return [await post(body), await post(CALL)]
 
-    (status, shown), after = served(session)
+    (status, shown), after = served(talk)
     assert status == 400
     assert shown["error"]["type"] == "invalid_request_error"
     assert after[0] == 200
@@ -217,7 +217,7 @@ def test_a_body_over_32_mb_is_refused() -> None:
     assert LARGEST_BODY == 32 * 1024 * 1024
     frame = len(json.dumps(CALL | {"metadata": ""}).encode())
 
-    async def session(post: Post, _: str) -> list[int]:
+    async def talk(post: Post, _: str) -> list[int]:
         found = []
         for size in (LARGEST_BODY, LARGEST_BODY + 1):
             body = json.dumps(CALL | {"metadata": "x" * (size - frame)}).encode()
@@ -225,20 +225,20 @@ def test_a_body_over_32_mb_is_refused() -> None:
             found.append((await post(body))[0])
         return found
 
-    assert served(session) == [200, 413]
+    assert served(talk) == [200, 413]
 
 
 def test_the_trial_and_the_body_make_the_draw() -> None:
     """The same of both give the same answer on any server; another trial draws anew."""
 
-    async def session(post: Post, url: str) -> list[str]:
+    async def talk(post: Post, url: str) -> list[str]:
         found = []
         for number in [*range(40), *range(40)]:
             _, shown = await post(CALL, {"x-ablate-trial": str(number)})
             found.append(shown["content"][0]["text"] + shown["id"])
         return found
 
-    first, second = served(session), served(session)
+    first, second = served(talk), served(talk)
     assert first == second
     assert first[:40] == first[40:]
     assert len(set(first)) == 40
@@ -276,7 +276,7 @@ def test_the_log_has_a_line_for_each_answer(tmp_path: Path) -> None:
     """Trial and hash of the body; refused calls leave none; a second server appends."""
     log = tmp_path / "log.jsonl"
 
-    async def session(post: Post, _: str) -> None:
+    async def talk(post: Post, _: str) -> None:
         await post(CALL, {"x-ablate-trial": "a"})
         await post(CALL, {"x-ablate-trial": "b"})
         await post(b"{", {"x-ablate-trial": "c"})
@@ -284,8 +284,8 @@ def test_the_log_has_a_line_for_each_answer(tmp_path: Path) -> None:
         await post(CALL | {"model": "x"})
         await post(CALL)
 
-    served(session, log=log)
-    served(session, log=log)
+    served(talk, log=log)
+    served(talk, log=log)
     lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     body = hashlib.sha256(json.dumps(CALL).encode()).hexdigest()
     assert lines == [{"trial_id": trial, "body": body} for trial in ("a", "b", "") * 2]
@@ -294,24 +294,24 @@ def test_the_log_has_a_line_for_each_answer(tmp_path: Path) -> None:
 def test_many_calls_wait_together() -> None:
     """The delay is each call's own: a hundred at once take hardly longer than one."""
 
-    async def session(post: Post, _: str) -> float:
+    async def talk(post: Post, _: str) -> float:
         started = time.monotonic()
         found = await asyncio.gather(*(post(CALL, {"x-ablate-trial": str(i)}) for i in range(100)))
         assert {status for status, _ in found} == {200}
         return time.monotonic() - started
 
-    assert 0.3 <= served(session, delay=0.3) < 5
+    assert 0.3 <= served(talk, delay=0.3) < 5
 
 
 def test_a_port_in_use_is_an_error_of_the_system() -> None:
     """The command line shows OSError as a message."""
 
-    async def session(_: Post, url: str) -> None:
+    async def talk(_: Post, url: str) -> None:
         async with serving(int(url.rsplit(":", 1)[1])):
             pass
 
     with pytest.raises(OSError, match="address"):
-        served(session)
+        served(talk)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8765", "http://localhost:1", "http://[::1]:9"])

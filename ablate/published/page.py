@@ -1,6 +1,6 @@
 """The page of the published evidence, as Markdown, with its forest plot as SVG.
 
-Takes reviews; gives text. Does not know how to compute anything: every number is in the review.
+Takes reviews; gives text. Does not know how to judge a contrast: the review does.
 """
 
 import textwrap
@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 
 from ablate.published.review import CORRELATIONS, MARGIN, Link, Regression, Review
-from analysis.counts import Difference, trials_needed
-from analysis.multiplicity import holm
+from analysis.counts import Count, trials_needed
 from analysis.plots import Mark, forest
 from analysis.synthesis import Spread
 from analysis.tables import interval, markdown_table, p_value, points
@@ -17,7 +16,6 @@ from analysis.tables import interval, markdown_table, p_value, points
 __all__ = ["FIGURE", "figure", "page"]
 
 FIGURE = "published.svg"
-ALPHA = 0.05
 
 
 def page(reviews: Sequence[Review], *, shipped: bool) -> str:
@@ -40,7 +38,7 @@ def figure(review: Review) -> str:
     """The forest plot: each condition's gap minus the reference's."""
     marks = [
         Mark(textwrap.shorten(d.count.condition, 56, placeholder=" …"), d.estimate, d.low, d.high)
-        for d in sorted(review.contrasts[0.0], key=lambda d: d.estimate)
+        for d in review.unpaired
     ]
     return forest(
         marks,
@@ -129,35 +127,12 @@ def _of(review: Review) -> str:
     return f", {review.model}" if review.model else ""
 
 
-def _significant(rows: Sequence[Difference]) -> tuple[int, int]:
-    """How many differ at 5 %, and how many after Holm."""
-    return (
-        sum(d.p_value is not None and d.p_value < ALPHA for d in rows),
-        sum(d.p_holm is not None and d.p_holm < ALPHA for d in rows),
-    )
-
-
-def _same(rows: Sequence[Difference], has_gap: bool) -> tuple[int, int]:
-    """How many are shown to be the same within the margin, and how many after Holm."""
-    if not has_gap:
-        return 0, 0
-    p_values = [d.p_equivalent(MARGIN) for d in rows]
-    return (
-        sum(p is not None and p < ALPHA for p in p_values),
-        sum(p is not None and p < ALPHA for p in holm(p_values)),
-    )
-
-
 def summary(review: Review) -> list[str]:
     """The result in at most five lines."""
-    rows = review.contrasts[0.0]
-    base = review.reference
-    raw, corrected = _significant(rows)
-    same, _ = _same(rows, review.has_gap)
-    strong = sorted(
-        (d for d in rows if d.p_holm is not None and d.p_holm < ALPHA), key=lambda d: d.estimate
-    )
-    named = "; ".join(f"{d.count.condition} ({points(d.estimate)})" for d in strong)
+    base, rows, undecided = review.reference, review.unpaired, review.undecided
+    raw, corrected = review.different(0.0)
+    same, _ = review.same(0.0)
+    named = "; ".join(f"{d.count.condition} ({points(d.estimate)})" for d in review.strong)
     lines = [
         f"The default's gap is {points(base.gap)} points, standard error "
         f"{points(base.std_error, sign=False)}. Of {len(rows)} other conditions {raw} differ from "
@@ -180,14 +155,13 @@ def summary(review: Review) -> list[str]:
             f"{review.link.rows} conditions; they part most in `{furthest.condition}` "
             f"({points(away)} off the line)."
         )
-    needed = [trials_needed(d, MARGIN) for d in _open(rows)]
-    if needed:
-        middle = sorted(needed)[len(needed) // 2]
+    if undecided:
+        needed = sorted(trials_needed(d, MARGIN) for d in undecided)
+        had = [d.count.n_train for d in undecided]
         lines.append(
             f"To find a difference of {points(MARGIN, sign=False)} points, half of the open "
-            f"contrasts need {middle:,} queries per arm and condition or more; they had "
-            f"{min(d.count.n_train for d in _open(rows))} to "
-            f"{max(d.count.n_train for d in _open(rows))}."
+            f"contrasts need {needed[len(needed) // 2]:,} queries per arm and condition or more; "
+            f"they had {min(had)} to {max(had)}."
         )
     return lines
 
@@ -196,57 +170,36 @@ def _words(number: int) -> str:
     return "None" if number == 0 else str(number)
 
 
-def _open(rows: Sequence[Difference]) -> list[Difference]:
-    return [
-        d
-        for d in rows
-        if not (d.p_holm is not None and d.p_holm < ALPHA)
-        and not ((d.p_equivalent(MARGIN) or 1.0) < ALPHA)
-    ]
-
-
 def _contrast_table(review: Review) -> str:
     header = ["condition", "queries", "train", "deploy", "gap", "SE", "difference", "95 % interval"]
     header += ["p", "Holm", "same"]
-    base = review.reference
-
-    def cells(count: object, difference: Difference | None) -> list[str]:
-        c = difference.count if difference else base
-        train, deploy = c.rates
-        shown = [
-            c.condition + (" `b`" if c.boundary else ""),
-            str(c.n_train),
-            points(train, sign=False),
-            points(deploy, sign=False),
-            points(c.gap),
-            points(c.std_error, sign=False),
-        ]
-        if difference is None:
-            return [*shown, "0 (default)", "", "", "", ""]
-        return [
-            *shown,
-            points(difference.estimate),
-            interval(difference.low, difference.high),
-            p_value(difference.p_value),
-            p_value(difference.p_holm),
-            p_value(difference.p_equivalent(MARGIN)) if review.has_gap else "no gap",
-        ]
-
-    rows = [cells(None, None)]
-    rows += [cells(None, d) for d in sorted(review.contrasts[0.0], key=lambda d: d.estimate)]
+    rows = [[*_gap_cells(review.reference), "0 (default)", "", "", "", ""]]
+    for d in review.unpaired:
+        same = p_value(review.p_same(d)) if review.has_gap else "no gap"
+        row = [*_gap_cells(d.count), points(d.estimate), interval(d.low, d.high)]
+        rows.append([*row, p_value(d.p_value), p_value(d.p_holm), same])
     return markdown_table(header, rows, left=1)
+
+
+def _gap_cells(count: Count) -> list[str]:
+    train, deploy = count.rates
+    return [
+        count.condition + (" `b`" if count.boundary else ""),
+        str(count.n_train),
+        points(train, sign=False),
+        points(deploy, sign=False),
+        points(count.gap),
+        points(count.std_error, sign=False),
+    ]
 
 
 def _correlation_table(review: Review) -> str:
     header = ["assumed correlation", "differ at p < .05", "after Holm", "same within the margin"]
     header += ["same, after Holm"]
-    rows = []
-    for rho in CORRELATIONS:
-        differ, same = (
-            _significant(review.contrasts[rho]),
-            _same(review.contrasts[rho], review.has_gap),
-        )
-        rows.append([f"{rho:.1f}", *(str(n) for n in (*differ, *same))])
+    rows = [
+        [f"{rho:.1f}", *(str(n) for n in (*review.different(rho), *review.same(rho)))]
+        for rho in CORRELATIONS
+    ]
     return markdown_table(header, rows, left=0)
 
 
@@ -333,7 +286,7 @@ def _needed(review: Review) -> str:
     header = ["condition", "had", "to find it", "to find it, r = .5", "to show it is the same"]
     header += ["the same, r = .5"]
     rows = []
-    for d in sorted(_open(review.contrasts[0.0]), key=lambda d: -abs(d.estimate)):
+    for d in sorted(review.undecided, key=lambda d: -abs(d.estimate)):
         numbers = [
             trials_needed(d, MARGIN, correlation=rho, equivalence=equivalence)
             for equivalence in (False, True)

@@ -22,12 +22,14 @@ from analysis.counts import (
     read_counts,
     read_text_csv,
 )
+from analysis.multiplicity import holm
 from analysis.synthesis import Line, Slope, Spread, line, meta_regression, random_effects
 
 __all__ = ["CORRELATIONS", "MARGIN", "Link", "Regression", "Review", "load_tables", "review"]
 
 CORRELATIONS = (0.0, 0.3, 0.5, 0.7)
 MARGIN = 0.05
+ALPHA = 0.05
 MOST_FACTORS = 8
 PARAPHRASE = "paraphrase"
 FURTHEST = 5
@@ -56,14 +58,13 @@ class Regression:
 class Review:
     """What a table of counts does and does not establish about one model.
 
-    `contrasts` are by assumed correlation; `other` are those of the other models at 0. `once`
+    `contrasts` are by assumed correlation; `alone` the models with the reference only. `once`
     names the levels of one row; `odd` the rows whose whole wording is another one.
     """
 
     model: str | None
     reference: Count
     contrasts: dict[float, tuple[Difference, ...]]
-    other: tuple[Difference, ...]
     alone: tuple[Count, ...]
     wordings: Spread | None
     wordings_reasoning: Spread | None
@@ -81,6 +82,43 @@ class Review:
         Without one, conditions are alike because nothing happens in any of them.
         """
         return self.reference.bounds[0] > 0
+
+    @property
+    def unpaired(self) -> tuple[Difference, ...]:
+        """The contrasts at correlation 0, from the lowest to the highest."""
+        return tuple(sorted(self.contrasts[0.0], key=lambda d: d.estimate))
+
+    def different(self, correlation: float) -> tuple[int, int]:
+        """How many conditions differ at 5 %, and how many after Holm."""
+        rows = self.contrasts[correlation]
+        return _below_alpha([d.p_value for d in rows]), _below_alpha([d.p_holm for d in rows])
+
+    def same(self, correlation: float) -> tuple[int, int]:
+        """How many are shown to be the same within the margin, and how many after Holm."""
+        p_values = [self.p_same(d) for d in self.contrasts[correlation]]
+        return _below_alpha(p_values), _below_alpha(holm(p_values))
+
+    def p_same(self, difference: Difference) -> float | None:
+        """TOST p-value at the margin; None where there is no gap to be the same as."""
+        return difference.p_equivalent(MARGIN) if self.has_gap else None
+
+    @property
+    def strong(self) -> tuple[Difference, ...]:
+        """The contrasts that differ after Holm, at correlation 0."""
+        return tuple(d for d in self.unpaired if _below_alpha([d.p_holm]))
+
+    @property
+    def undecided(self) -> tuple[Difference, ...]:
+        """Those neither different after Holm nor shown to be the same, at correlation 0."""
+        return tuple(
+            d
+            for d in self.contrasts[0.0]
+            if not _below_alpha([d.p_holm]) and not _below_alpha([self.p_same(d)])
+        )
+
+
+def _below_alpha(p_values: Sequence[float | None]) -> int:
+    return sum(p is not None and p < ALPHA for p in p_values)
 
 
 def load_tables(
@@ -115,10 +153,9 @@ def review(
     for model, _ in sizes.most_common():
         own = {rho: tuple(d for d in all_ if d.count.model == model)
                for rho, all_ in contrasts.items()}  # fmt: skip
-        other = tuple(d for d in contrasts[0.0] if d.count.model != model)
         rows = [c for c in counts if c.model == model]
         base = next(c for c in rows if c.condition == reference)
-        found.append(_of_model(model, base, rows, own, other, alone, coding))
+        found.append(_of_model(model, base, rows, own, alone, coding))
     return tuple(found)
 
 
@@ -127,7 +164,6 @@ def _of_model(
     base: Count,
     rows: Sequence[Count],
     contrasts: dict[float, tuple[Difference, ...]],
-    other: tuple[Difference, ...],
     alone: tuple[Count, ...],
     coding: dict[tuple[str | None, str], dict[str, str]],
 ) -> Review:
@@ -143,7 +179,6 @@ def _of_model(
         model=model,
         reference=base,
         contrasts=contrasts,
-        other=other,
         alone=alone,
         wordings=spread,
         wordings_reasoning=_spread(
