@@ -1,0 +1,507 @@
+"""Meaning: what two texts have in common word by word, by shipped lists and no model.
+
+Takes English texts; gives their clauses with content words, polarity, strength, numbers, names and
+marks, and says which words of one stand in the other, as the same word, a synonym or an opposite.
+Does not know which differences a paraphrase may have: `wordings` decides.
+"""
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+__all__ = [
+    "LOOSE_NUMBERS",
+    "RELATIONS",
+    "Clause",
+    "Match",
+    "Reading",
+    "match",
+    "read",
+    "stem",
+    "synonym_groups",
+]
+
+_TAG = re.compile(
+    r"</?[A-Za-z][^<>\n]*>|\{\{[^{}\n]*\}\}|`[^`\n]+`|https?://\S+|[\w.+-]+@[\w.-]+\w"
+)
+_TOKEN = re.compile(r"[^\W\d_]+(?:[’'][^\W\d_]+)?|\d+(?:[.,]\d+)*|[;:!?.,()—–]|\n")
+_SPLIT = frozenset(";:!?.\n—–()")
+_BUT = frozenset("nothing nobody none one anything all".split())
+_ENDS = frozenset("!?.\n")
+# Words that open a clause of their own, with or without a comma.
+_OPENERS = frozenset("but while whereas although though because unless".split())
+# ... and those that do so only after a comma.
+_AFTER_COMMA = frozenset("and or so yet nor which who whose where when if since until".split())
+_STOP = frozenset(
+    "a an the this that these those it its they them their he she his her him we us our you your i "
+    "my me is are was were be been being am do does did done doing have has had having will would "
+    "shall to of in on at by for from with as into onto upon about between among through during "
+    "and or but so if then than when while where which who whom whose what how there here also "
+    "too very just such same other another own s t re ve ll d m up out off over under again once "
+    "because since although though whereas until whether both either each per via one ones "
+    "whatever whoever whichever anything everything something someone anyone everyone anybody "
+    "everybody somebody thing person people way kind sort case get go come make take give put let "
+    "say tell mean serve place part side use bring set lie stand hold keep turn "
+    "not no never nobody nothing none neither nor nowhere without cannot can may might must could "
+    "matter matters content contents besides away straight right immediately immediate times "
+    "whole itself yourself themselves himself herself together however ourselves instead spot "
+    "should ought need able like order well even still only any some all every most more less".split()
+)
+_NEGATIONS = (
+    "not", "no", "never", "nobody", "nothing", "none", "neither", "nor", "nowhere", "without",
+    "cannot", "no one", "hardly", "exclude", "leave out", "keep out", "leave aside", "exempt",
+    "off limits", "forbid", "prohibit", "ban", "impossible", "rule out", "bar", "shut out",
+    "withhold", "barred", "refuse to", "fail to", "refrain from", "under no circumstances",
+    "disregard", "less", "least", "avoid",
+    "anonymous", "anonymously",
+)  # fmt: skip
+_EXCEPTING = ("until", "unless", "except", "other than", "only", "apart from", "save for")
+# What puts one thing before another, in time or in preference: (phrase, whether the first wins).
+RELATIONS = (
+    ("before", True), ("ahead of", True), ("prior to", True), ("earlier than", True),
+    ("after", False), ("later than", False), ("following", False), ("once", False),
+    ("over", True), ("above", True), ("rather than", True), ("instead of", True),
+    ("in preference to", True), ("more than", True), ("higher than", True), ("below", False),
+    ("less than", False), ("lower than", False), ("sooner than", True),
+)  # fmt: skip
+# Words that can say what a negation says, and need not.
+_SOFT = (
+    "only", "unless", "except", "avoid", "refrain", "decline", "omit", "lack", "absent", "free",
+    "instead", "rather than", "apart from", "other than", "beyond", "prevent", "unable", "hide",
+    "far from", "anything but", "private", "secret", "alone", "solely", "exclusively", "yet to",
+    "untouched", "hold back", "at most", "miss", "missing", "drop", "regardless", "indifferent",
+    "irrespective", "alike", "reduce", "lower", "lose", "small",
+)  # fmt: skip
+# These look negative and are not: the longest phrase counts.
+_NOT_NEGATIVE = (
+    "nothing but", "no other", "no more than", "not only", "no less than", "no matter",
+    "no sooner", "without fail", "no longer than", "not merely", "none but", "nothing except",
+    "nothing other than", "nobody but", "no later than", "no earlier than", "cannot but",
+    "no one but", "too", "no fewer than", "none other than", "no doubt", "without exception",
+    "no one else", "nobody else", "nobody except", "no one except", "nothing else",
+    "not exceed", "not be more than", "not more than", "not be longer than", "less than",
+    "at least", "not less than", "no less than", "no difference", "without regard", "no limit",
+    "nothing besides", "nothing more", "no more and no less", "no exception", "nothing beyond",
+    "not until", "no haste", "no hurry", "no rush",
+    "more or less", "not just", "without delay", "in no time", "nothing before", "forget not",
+)  # fmt: skip
+_IRREGULAR = {
+    "kept": "keep", "wrote": "write", "written": "write", "saw": "see", "seen": "see",
+    "told": "tell", "said": "say", "sent": "send", "held": "hold", "thought": "think",
+    "taught": "teach", "chose": "choose", "chosen": "choose", "made": "make", "took": "take",
+    "taken": "take", "gave": "give", "given": "give", "got": "get", "went": "go", "gone": "go",
+    "came": "come", "began": "begin", "begun": "begin", "left": "leave", "lost": "lose",
+    "met": "meet", "paid": "paid", "put": "put", "ran": "run", "shown": "show", "spoke": "speak",
+    "spoken": "speak", "stood": "stand", "understood": "understand", "withheld": "withhold",
+    "drew": "draw", "drawn": "draw", "fed": "feed", "felt": "feel", "found": "find",
+    "forbidden": "forbid", "forbade": "forbid", "forgot": "forget", "forgotten": "forget",
+    "hid": "hide", "hidden": "hide", "knew": "know", "known": "know", "laid": "lay", "led": "lead",
+    "learnt": "learn", "meant": "mean", "rose": "rise", "risen": "rise", "sold": "sell",
+    "bought": "buy", "spent": "spend", "stuck": "stick", "threw": "throw", "thrown": "throw",
+    "worn": "wear", "won": "win", "brought": "bring", "built": "build", "caught": "catch",
+    "dealt": "deal", "did": "do", "done": "do", "fell": "fall", "fallen": "fall",
+    "grew": "grow", "grown": "grow", "heard": "hear", "driven": "drive", "drove": "drive",
+    "broke": "break", "broken": "break", "arose": "arise", "became": "become", "bent": "bend",
+    "better": "good", "best": "good", "worse": "bad", "worst": "bad", "lower": "low",
+    "lowest": "low", "higher": "high", "highest": "high", "fewer": "few", "further": "far",
+    "children": "child", "people": "person", "men": "man", "women": "woman", "feet": "foot",
+    "lies": "lie", "lying": "lie", "dying": "die", "criteria": "criterion", "does": "do",
+    "has": "have", "had": "have", "is": "be", "are": "be", "was": "be", "were": "be", "been": "be",
+    "being": "be", "am": "be", "stricter": "strict", "shorter": "short", "longer": "long",
+    "later": "late", "earlier": "early", "read": "read", "underwent": "undergo",
+    "undergone": "undergo", "sought": "seek", "slid": "slide", "slept": "sleep", "sat": "sit",
+    "shut": "shut", "swept": "sweep", "split": "split", "spread": "spread", "beaten": "beat",
+    "shook": "shake", "shaken": "shake", "bound": "bind", "hung": "hang", "lit": "light",
+}  # fmt: skip
+_NUMBERS = {
+    word: str(n)
+    for n, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+        "fifteen sixteen seventeen eighteen nineteen twenty".split()
+    )
+} | {
+    "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80",
+    "ninety": "90", "hundred": "100", "thousand": "1000", "million": "1000000", "dozen": "12",
+    "pair": "2", "couple": "2", "twice": "2", "double": "2", "triple": "3", "thrice": "3",
+    "noon": "12", "midday": "12", "midnight": "0", "half": "1/2", "third": "3rd", "quarter": "1/4",
+    "both": "2", "fortnight": "2",
+}  # fmt: skip
+# Numbers that are often only a turn of phrase: adding or leaving them out changes no number.
+LOOSE_NUMBERS = frozenset({"1", "2", "3rd", "1/2", "1/4", "100"})
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A stretch between signs or conjunctions: its content words, and how it negates.
+
+    `negative`: an odd number of negations; `soft`: it holds a word that can stand for one;
+    `excepting`: it names an exception, so that its negation says "only". `sentence` counts from 0.
+    """
+
+    words: tuple[str, ...]
+    negative: bool
+    soft: bool
+    excepting: bool
+    sentence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a text holds; `tokens` are all its words in order, `marks` its tags and addresses."""
+
+    tokens: tuple[str, ...]
+    clauses: tuple[Clause, ...]
+    numbers: frozenset[str]
+    names: frozenset[str]
+    marks: frozenset[str]
+    bounds: frozenset[tuple[str, bool]]
+    text: str
+
+    def sentence(self, clause: Clause) -> tuple[str, ...]:
+        """All content words of a clause's sentence."""
+        return tuple(w for c in self.clauses if c.sentence == clause.sentence for w in c.words)
+
+    def relations(self) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], bool]]:
+        """What stands on either side of a relation in a sentence, and whether the first wins."""
+        for sentence in _SENTENCE.split(self.text):
+            text = " " + " ".join(_TOKEN.findall(_TAG.sub(" ", sentence.lower()))) + " "
+            for phrase, wins in RELATIONS:
+                before, found, after = text.partition(f" {phrase} ")
+                if not found:
+                    continue
+                first, second = _parts(before)[-1:], _parts(after)
+                if not first:
+                    # "Before X, Y" says the same as "Y before X".
+                    first, second = second[1:2], second[:1]
+                left, right = ([w for part in side[:1] for w in part] for side in (first, second))
+                if negations(left) % 2:
+                    wins = not wins
+                yield tuple(_content(left)), tuple(_content(right)), wins
+
+
+_SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+")
+
+
+def _parts(text: str) -> list[list[str]]:
+    """The words of each part of half a sentence."""
+    parts = re.split(r" [,:()—–] | and | but | while | whereas ", f" {text} ")
+    return [words for p in parts if (words := [w for w in p.split() if w[0].isalnum()])]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How a word of one text stands in another: the word there, and whether as an opposite."""
+
+    word: str
+    opposite: bool
+
+
+@functools.lru_cache(maxsize=65536)
+def stem(word: str) -> str:
+    """The root of an English word, crudely: enough for two forms of one word to agree."""
+    word = word.lower().replace("’", "'").removesuffix("'s").removesuffix("'")
+    word = _IRREGULAR.get(word, word)
+    for _ in range(2):
+        for suffix, instead in _SUFFIXES:
+            if word.endswith(suffix) and len(word) - len(suffix) >= (2 if suffix == "ies" else 3):
+                word = word[: len(word) - len(suffix)] + instead
+                break
+        if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeoslf":
+            word = word[:-1]
+    return word.removesuffix("e") if len(word) > 3 else word
+
+
+_SUFFIXES = (
+    ("ational", "ate"), ("ization", "ize"), ("isation", "ize"), ("ations", "ate"),
+    ("ation", "ate"), ("iness", "y"), ("fulness", "ful"), ("ments", ""), ("ment", ""),
+    ("ities", "ity"), ("ingly", ""), ("edly", ""), ("ings", ""), ("ing", ""), ("ies", "y"),
+    ("ied", "y"), ("ily", "y"), ("sses", "ss"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"),
+    ("ness", ""), ("ions", ""), ("ion", ""), ("ers", ""), ("er", ""), ("ors", ""), ("ed", ""),
+    ("ly", ""), ("ise", "ize"), ("es", "e"), ("s", ""),
+)  # fmt: skip
+
+
+def read(text: str) -> Reading:
+    """Take a text apart."""
+    marks = frozenset(_TAG.findall(text))
+    # A tag is a word of its own: what is said of one is not said of another.
+    bare = _TAG.sub(lambda m: " " if m[0][:2] == "</" else f" {_as_word(m[0])} ", text)
+    raw = _TOKEN.findall(bare)
+    tokens = tuple(t.lower().replace("’", "'") for t in raw if t[0].isalnum())
+    return Reading(
+        tokens,
+        tuple(_clauses(raw)),
+        frozenset(_numbers(raw)),
+        frozenset(_names(raw)),
+        marks,
+        frozenset(_bounds(bare)),
+        text,
+    )
+
+
+def _as_word(mark: str) -> str:
+    return "mark" + re.sub(r"[^a-z0-9]", "", mark.lower())
+
+
+def _clauses(raw: Sequence[str]) -> Iterator[Clause]:
+    sentence = 0
+    for words, ends in _stretches(raw):
+        for part in _coordinated(words):
+            yield _clause(part, sentence)
+        sentence += ends
+
+
+def _coordinated(words: list[str]) -> Iterator[list[str]]:
+    """Two halves of a clause of which one or both are negated are two clauses."""
+    for place, word in enumerate(words):
+        halves = words[:place], words[place:]
+        if word not in ("and", "or") or not any(map(negations, halves)):
+            continue
+        if word == "or" and negations(halves[0]):
+            # "Not A or B" denies both.
+            continue
+        if all(map(negations, halves)) or all(len(tuple(_content(h))) >= 2 for h in halves):
+            yield halves[0]
+            yield from _coordinated(halves[1])
+            return
+    yield words
+
+
+def _stretches(raw: Sequence[str]) -> Iterator[tuple[list[str], bool]]:
+    """The words of each clause, and whether a sentence ends with it."""
+    words: list[str] = []
+    for i, token in enumerate(raw):
+        low = token.lower().replace("’", "'")
+        comma = token == ","
+        exception = low == "but" and i > 0 and raw[i - 1].lower() in _BUT
+        opens = (low in _OPENERS and not exception) or (
+            low in _AFTER_COMMA and i > 0 and raw[i - 1] == ","
+        )
+        if token in _SPLIT or opens:
+            if words:
+                yield words, token in _ENDS
+            words = [low] if opens else []
+        elif not comma:
+            words.append(low)
+    if words:
+        yield words, True
+
+
+def _clause(words: Sequence[str], sentence: int) -> Clause:
+    text = " " + " ".join(_lemma(word) for word in words) + " "
+    soft = any(f" {phrase} " in text for phrase in _SOFT)
+    excepting = any(f" {word} " in text for word in _EXCEPTING)
+    return Clause(tuple(_content(words)), negations(words) % 2 == 1, soft, excepting, sentence)
+
+
+def _content(words: Sequence[str]) -> Iterator[str]:
+    for word in words:
+        root, negated = _unprefixed(word)
+        if word in _STOP and not negated:
+            continue
+        if (number := _NUMBERS.get(word)) or word[0].isdigit():
+            if (number or word) not in LOOSE_NUMBERS:
+                yield number or word
+            continue
+        yield root
+
+
+@functools.lru_cache(maxsize=65536)
+def _unprefixed(word: str) -> tuple[str, bool]:
+    """The root of a word without a negating prefix, and whether there was one."""
+    for prefix in ("un", "non", "dis", "in", "im", "ir"):
+        rest = word.removeprefix(prefix)
+        if rest != word and len(rest) >= 4 and stem(rest) in _vocabulary() and _negating(word):
+            return stem(rest), True
+    if word.endswith("less") and len(word) > 7 and word not in _NOT_LESS:
+        return stem(word.removesuffix("less")), True
+    return stem(word), False
+
+
+_NOT_LESS = frozenset("regardless nevertheless nonetheless doubtless".split())
+
+
+def _negating(word: str) -> bool:
+    """Whether the prefix negates: in `include`, `under` and `discuss` it does not."""
+    if word.startswith(("dis", "in", "im", "ir")):
+        return word.startswith(_REVERSED)
+    return not word.startswith(("under", "uni", "until", "unless", "uncle"))
+
+
+_REVERSED = (
+    "dislik", "displeas", "disapprov", "disagree", "disallow", "disobe", "dissatisf", "dishonest",
+    "disregard", "disabl", "inaccurate", "incomplete", "incorrect", "invisible", "impossible",
+    "impatient", "impolite", "irregular", "irrelevant", "inactive", "indirect", "informal",
+    "insecure", "invalid", "inaccessible", "independent", "imperfect", "irrespective",
+)  # fmt: skip
+
+
+def negations(words: Sequence[str]) -> int:
+    """How many negating words a clause holds."""
+    text = " " + " ".join(_lemma(word) for word in words) + " "
+    count = sum(_unprefixed(word)[1] for word in words)
+    count += sum(word.endswith("n't") for word in words)
+    for phrase in _NOT_NEGATIVE:
+        text = text.replace(f" {phrase} ", " ")
+    text, apart = _APART.subn(" ", text)
+    count += apart
+    if count or len(_NOTED.findall(text)) > 1:
+        text = text.replace(" nor ", " ")
+    for phrase in _BY_LENGTH:
+        while f" {phrase} " in text:
+            text = text.replace(f" {phrase} ", "  ", 1)
+            count += 1
+    return count
+
+
+# "Neither A nor B" and "not A nor B" negate once.
+_NOTED = re.compile(r" (?:neither|nor|not|no|never|nobody|nothing|cannot)(?= )")
+_APART = re.compile(
+    r" (?:keep|leave|stay|rule|shut)(?: \w+){1,5} out(?: of)?(?= )"
+    r"| (?:keep|leave|stay|remain)(?: [\w']+){0,6} as (?:it|they) be(?= )"
+)
+_BY_LENGTH = sorted(_NEGATIONS, key=len, reverse=True)
+
+
+@functools.lru_cache(maxsize=65536)
+def _lemma(word: str) -> str:
+    """A word's base form where a list of phrases needs it."""
+    word = _IRREGULAR.get(word, word)
+    for suffix in ("es", "s", "ed", "d", "ing"):
+        for base in (word[: -len(suffix)], word[: -len(suffix)] + "e"):
+            if word.endswith(suffix) and len(base) > 3 and base in _NEGATION_WORDS:
+                return base
+    return word
+
+
+_NEGATION_WORDS = frozenset(word for p in (*_NEGATIONS, *_SOFT) for word in p.split())
+
+
+def _numbers(raw: Sequence[str]) -> Iterator[str]:
+    for token in raw:
+        low = token.lower()
+        if token[0].isdigit():
+            yield token.replace(",", "") if re.fullmatch(r"\d{1,3}(,\d{3})+", token) else token
+        elif low in _NUMBERS:
+            yield _NUMBERS[low]
+
+
+def _names(raw: Sequence[str]) -> Iterator[str]:
+    """Capitalised words that do not merely open a sentence, and acronyms, in lower case."""
+    opens = True
+    for token in raw:
+        if not token[0].isalpha():
+            opens = token in ".!?:\n" or (opens and token not in ",;")
+            continue
+        word = token.removesuffix("'s").removesuffix("’s")
+        acronym = sum(c.isupper() for c in word) >= 2
+        if word != "I" and word[0].isupper() and (acronym or not opens):
+            yield word.lower()
+        opens = False
+
+
+# A number with what bounds it from above or below.
+_BOUND = re.compile(
+    r"(?:\b(?P<no>not?|never|nor)\b[^.;,]{0,25}?)?\b(?:(?P<up>more than|above|over|at least|"
+    r"greater than|higher than|longer than|exceed\w*|minimum of|from|or more|larger than|"
+    r"upwards of|"
+    r"later than|older than)|(?P<down>less than|below|under|fewer than|lower than|shorter than|"
+    r"at most|up to|as many as|as much as|maximum of|within|limited to|smaller than|held to|"
+    r"earlier than|younger than))"
+    rf"[ \t]+(?:(?!\d)\w+[ \t]+)?(?P<number>\d[\d.,]*|{'|'.join(_NUMBERS)})\b",
+    re.IGNORECASE,
+)
+
+
+def _bounds(text: str) -> Iterator[tuple[str, bool]]:
+    """Numbers that a text bounds, and whether from below."""
+    for found in _BOUND.finditer(text):
+        number = _NUMBERS.get(found["number"].lower(), found["number"])
+        if number[0].isdigit() and found["up"] != "from":
+            yield number, bool(found["up"]) != bool(found["no"])
+
+
+def match(word: str, others: Iterable[str]) -> Match | None:
+    """The word among `others` that is this one, a synonym, or else an opposite of it."""
+    others = list(others)
+    if word in others:
+        return Match(word, False)
+    lexicon = _lexicon()
+    near = lexicon.synonyms.get(word, frozenset())
+    for other in others:
+        if other in near or _related(word, other):
+            return Match(other, False)
+    far = lexicon.antonyms.get(word, frozenset())
+    for other in others:
+        if other in far:
+            return Match(other, True)
+    return None
+
+
+def _related(one: str, other: str) -> bool:
+    """Whether two roots are forms of one word: a long common beginning."""
+    shared = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        shared += 1
+    return shared >= 5 and shared >= 0.6 * max(len(one), len(other))
+
+
+@dataclass(frozen=True, slots=True)
+class _Lexicon:
+    """Root -> roots that may stand for it, and roots that reverse it."""
+
+    synonyms: Mapping[str, frozenset[str]]
+    antonyms: Mapping[str, frozenset[str]]
+
+
+@functools.lru_cache(maxsize=1)
+def _lexicon() -> _Lexicon:
+    synonyms: dict[str, set[str]] = {}
+    antonyms: dict[str, set[str]] = {}
+    for group in synonym_groups():
+        roots = {root for phrase in group[1] for root in _roots(phrase)}
+        for root in roots:
+            synonyms.setdefault(root, set()).update(roots - {root})
+    for line in _lines("antonyms.txt"):
+        left, _, right = line.partition(" | ")
+        sides = [[root for p in side.split(",") for root in _roots(p)] for side in (left, right)]
+        for one, other in (sides, reversed(sides)):
+            for root in one:
+                antonyms.setdefault(root, set()).update(r for r in other if r != root)
+    return _Lexicon(
+        {root: frozenset(near) for root, near in synonyms.items()},
+        {root: frozenset(far - synonyms.get(root, set())) for root, far in antonyms.items()},
+    )
+
+
+def synonym_groups() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Part of speech (n, v, a, r, f) and members of each group of the shipped list."""
+    for line in _lines("synonyms.txt"):
+        kind, _, members = line.partition(":")
+        yield kind.strip(), tuple(member.strip() for member in members.split(","))
+
+
+def _roots(phrase: str) -> list[str]:
+    """The roots of a phrase's content words: a phrase of one such word stands for it."""
+    roots = list(_content(phrase.lower().split()))
+    return roots if len(roots) == 1 else []
+
+
+@functools.lru_cache(maxsize=1)
+def _vocabulary() -> frozenset[str]:
+    words = set()
+    for name in ("synonyms.txt", "antonyms.txt"):
+        for line in _lines(name):
+            words |= {stem(word) for word in re.findall(r"[a-z]+", line.partition(":")[2] or line)}
+    for line in _lines("filler.md"):
+        words |= {stem(word) for word in re.findall(r"[a-z]+", line)}
+    return frozenset(words)
+
+
+def _lines(name: str) -> list[str]:
+    text = (files("variants") / "lexicon" / name).read_text("utf-8")
+    return [line for line in text.split("\n") if line and not line.startswith("#")]

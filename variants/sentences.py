@@ -1,0 +1,68 @@
+"""Sentences: where a text's paragraphs, list items, sentences and words begin and end.
+
+Takes plain text; gives offsets, or the pieces themselves. All offsets are in characters.
+Does not know marks, factors or meanings.
+"""
+
+import re
+from collections.abc import Iterator
+
+__all__ = ["BACKWARD", "BREAK", "MARKER", "paragraphs", "sentences", "words"]
+
+# What opens a list item.
+MARKER = r"[-*•–]|\(?[0-9]{1,3}[.)]|\(?[a-z][.)]"
+# Words that lean on what stands before them.
+BACKWARD = re.compile(
+    r"^\s*(?:[-*•] )?(?:also|however|moreover|furthermore|besides|therefore|thus|hence|"
+    r"consequently|nevertheless|nonetheless|instead|otherwise|likewise|similarly|then|"
+    r"in addition|for this reason|as a result|on the other hand|in that case|this|these|that|"
+    r"those|such|it|they|he|she|both)\b"
+    r"|\b(?:above|below|earlier|previous(?:ly)?|the former|the latter|aforementioned|"
+    r"as mentioned|as noted|as said|as described|next|following)\b",
+    re.IGNORECASE,
+)
+BREAK = re.compile(r"\n(?:[ \t]*\n)+")
+_SHORT = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|cf|vs|dr|mr|mrs|ms|prof|st|no|fig|approx|inc|ltd)|\b[A-Za-z])\.$",
+    re.IGNORECASE,
+)
+_END = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s|\Z)|\n+(?=[ \t]*\S)|\n*\Z")
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:[.,:]\d+)*%?")
+
+
+def paragraphs(text: str) -> list[str]:
+    """The stretches between blank lines; joined by those, they make the text again."""
+    return BREAK.split(text)
+
+
+def sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each sentence, without list markers and white space around it.
+
+    A sentence ends at `.`, `!` or `?` before white space, and at a line break.
+    """
+    start = 0
+    for match in _END.finditer(text):
+        end = match.end()
+        if match[0].startswith("."):
+            before = text[start : match.start() + 1]
+            if match[0] == "." and _SHORT.search(before) and not text[end:].startswith("\n"):
+                # An abbreviation; a lone letter such as "plan B." ends a sentence at a line break.
+                continue
+        found = _trimmed(text, start, end)
+        if found:
+            yield found
+        start = end
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
+    lead = re.compile(rf"\s*(?:(?:{MARKER}|#{{1,6}})[ \t]+)?").match(text, start, end)
+    first = last = lead.end() if lead else start
+    for last in range(end, first, -1):
+        if not text[last - 1].isspace():
+            break
+    return (first, last) if first < last and _WORD.search(text, first, last) else None
+
+
+def words(text: str) -> list[str]:
+    """The words and numbers of a text in order, lower case."""
+    return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
