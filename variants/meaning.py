@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+import snowballstemmer
+
 __all__ = [
     "LOOSE_NUMBERS",
     "RELATIONS",
@@ -18,6 +20,7 @@ __all__ = [
     "Match",
     "Reading",
     "match",
+    "opposites",
     "read",
     "stem",
     "synonym_groups",
@@ -43,21 +46,37 @@ _STOP = frozenset(
     "because since although though whereas until whether both either each per via one ones "
     "whatever whoever whichever anything everything something someone anyone everyone anybody "
     "everybody somebody thing person people way kind sort case get go come make take give put let "
-    "say tell mean serve place part side use bring set lie stand hold keep turn "
+    "say tell mean want know allow permit serve place part side use bring set lie stand hold keep "
+    "turn "
     "not no never nobody nothing none neither nor nowhere without cannot can may might must could "
     "matter matters content contents besides away straight right immediately immediate times "
-    "whole itself yourself themselves himself herself together however ourselves instead spot "
-    "should ought need able like order well even still only any some all every most more less".split()
+    "whole itself yourself themselves himself herself together however ourselves instead spot less "
+    "should ought need able like order well even still only any some all every most more".split()
 )
 _NEGATIONS = (
-    "not", "no", "never", "nobody", "nothing", "none", "neither", "nor", "nowhere", "without",
+    "not", "no", "never", "nobody", "nothing", "none", "neither", "nor", "nowhere",
+    "without",
     "cannot", "no one", "hardly", "exclude", "leave out", "keep out", "leave aside", "exempt",
-    "off limits", "forbid", "prohibit", "ban", "impossible", "rule out", "bar", "shut out",
+    "off limits", "forbid", "prohibit", "ban", "rule out", "bar", "shut out", "stay out",
+    "stay away", "keep away", "steer clear",
+    "keep off", "turn away", "turn down", "out of order", "hide",
+    "out of the question", "out of service", "out of bounds", "out of reach",
     "withhold", "barred", "refuse to", "fail to", "refrain from", "under no circumstances",
-    "disregard", "less", "least", "avoid",
+    "lack", "free of", "free from", "disregard", "ignore", "deny", "conceal", "less", "least",
+    "avoid",
     "anonymous", "anonymously",
 )  # fmt: skip
-_EXCEPTING = ("until", "unless", "except", "other than", "only", "apart from", "save for")
+_EXCEPTING = (
+    "until",
+    "unless",
+    "except",
+    "other than",
+    "apart from",
+    "save for",
+    "but",
+    "without",
+    "outside",
+)
 # What puts one thing before another, in time or in preference: (phrase, whether the first wins).
 RELATIONS = (
     ("before", True), ("ahead of", True), ("prior to", True), ("earlier than", True),
@@ -67,17 +86,31 @@ RELATIONS = (
     ("less than", False), ("lower than", False), ("sooner than", True),
 )  # fmt: skip
 # Words that can say what a negation says, and need not.
+# ... and those that do together with an exception: "only A" is "nothing but A".
+_ONLY = (
+    "only",
+    "alone",
+    "sole",
+    "solely",
+    "exclusive",
+    "exclusively",
+    "unless",
+    "except",
+    "reserve",
+)
 _SOFT = (
-    "only", "unless", "except", "avoid", "refrain", "decline", "omit", "lack", "absent", "free",
-    "instead", "rather than", "apart from", "other than", "beyond", "prevent", "unable", "hide",
-    "far from", "anything but", "private", "secret", "alone", "solely", "exclusively", "yet to",
-    "untouched", "hold back", "at most", "miss", "missing", "drop", "regardless", "indifferent",
+    "avoid", "refrain", "decline", "omit", "absent", "free", "remove",
+    "lift", "cancel", "waive", "longest", "maximum", "no difference", "keep clear",
+    "instead", "rather than", "apart from", "other than", "prevent", "unable",
+    "far from", "anything but", "private", "secret", "yet to",
+    "untouched", "hold back", "at most", "drop", "regardless", "indifferent",
     "irrespective", "alike", "reduce", "lower", "lose", "small",
 )  # fmt: skip
 # These look negative and are not: the longest phrase counts.
 _NOT_NEGATIVE = (
     "nothing but", "no other", "no more than", "not only", "no less than", "no matter",
-    "no sooner", "without fail", "no longer than", "not merely", "none but", "nothing except",
+    "free of charge", "no sooner", "without fail", "no longer than", "not merely", "none but",
+    "nothing except",
     "nothing other than", "nobody but", "no later than", "no earlier than", "cannot but",
     "no one but", "too", "no fewer than", "none other than", "no doubt", "without exception",
     "no one else", "nobody else", "nobody except", "no one except", "nothing else",
@@ -125,7 +158,7 @@ _NUMBERS = {
     "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80",
     "ninety": "90", "hundred": "100", "thousand": "1000", "million": "1000000", "dozen": "12",
     "pair": "2", "couple": "2", "twice": "2", "double": "2", "triple": "3", "thrice": "3",
-    "noon": "12", "midday": "12", "midnight": "0", "half": "1/2", "third": "3rd", "quarter": "1/4",
+    "half": "1/2", "third": "3rd", "quarter": "1/4",
     "both": "2", "fortnight": "2",
 }  # fmt: skip
 # Numbers that are often only a turn of phrase: adding or leaving them out changes no number.
@@ -136,15 +169,23 @@ LOOSE_NUMBERS = frozenset({"1", "2", "3rd", "1/2", "1/4", "100"})
 class Clause:
     """A stretch between signs or conjunctions: its content words, and how it negates.
 
-    `negative`: an odd number of negations; `soft`: it holds a word that can stand for one;
+    `negations` counts what negates in it; `soft`: it holds a word that can stand for one;
     `excepting`: it names an exception, so that its negation says "only". `sentence` counts from 0.
+    `only`: it says that there is no other.
+    `prefixed` has the roots that a prefix negates, if nothing else does: `seen` of `unseen`.
     """
 
     words: tuple[str, ...]
-    negative: bool
+    negations: int
     soft: bool
     excepting: bool
     sentence: int
+    prefixed: tuple[str, ...] = ()
+    only: bool = False
+
+    @property
+    def negative(self) -> bool:
+        return self.negations > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,29 +239,14 @@ class Match:
     opposite: bool
 
 
+_STEMMER = snowballstemmer.stemmer("english")
+
+
 @functools.lru_cache(maxsize=65536)
 def stem(word: str) -> str:
-    """The root of an English word, crudely: enough for two forms of one word to agree."""
+    """The root of an English word (Porter 2), irregular forms by their base."""
     word = word.lower().replace("’", "'").removesuffix("'s").removesuffix("'")
-    word = _IRREGULAR.get(word, word)
-    for _ in range(2):
-        for suffix, instead in _SUFFIXES:
-            if word.endswith(suffix) and len(word) - len(suffix) >= (2 if suffix == "ies" else 3):
-                word = word[: len(word) - len(suffix)] + instead
-                break
-        if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeoslf":
-            word = word[:-1]
-    return word.removesuffix("e") if len(word) > 3 else word
-
-
-_SUFFIXES = (
-    ("ational", "ate"), ("ization", "ize"), ("isation", "ize"), ("ations", "ate"),
-    ("ation", "ate"), ("iness", "y"), ("fulness", "ful"), ("ments", ""), ("ment", ""),
-    ("ities", "ity"), ("ingly", ""), ("edly", ""), ("ings", ""), ("ing", ""), ("ies", "y"),
-    ("ied", "y"), ("ily", "y"), ("sses", "ss"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"),
-    ("ness", ""), ("ions", ""), ("ion", ""), ("ers", ""), ("er", ""), ("ors", ""), ("ed", ""),
-    ("ly", ""), ("ise", "ize"), ("es", "e"), ("s", ""),
-)  # fmt: skip
+    return str(_STEMMER.stemWord(_IRREGULAR.get(word, word)))
 
 
 def read(text: str) -> Reading:
@@ -255,17 +281,22 @@ def _clauses(raw: Sequence[str]) -> Iterator[Clause]:
 
 def _coordinated(words: list[str]) -> Iterator[list[str]]:
     """Two halves of a clause of which one or both are negated are two clauses."""
-    for place, word in enumerate(words):
-        halves = words[:place], words[place:]
+    place = 0
+    while (place := place + 1) < len(words):
+        word, halves = words[place], (words[:place], words[place:])
         if word not in ("and", "or") or not any(map(negations, halves)):
             continue
         if word == "or" and negations(halves[0]):
             # "Not A or B" denies both.
             continue
-        if all(map(negations, halves)) or all(len(tuple(_content(h))) >= 2 for h in halves):
+        opens = len(halves[1]) > 1 and halves[1][1] in _NEGATIONS
+        if (
+            opens
+            or all(map(negations, halves))
+            or all(len(tuple(_content(h))) >= 2 for h in halves)
+        ):
             yield halves[0]
-            yield from _coordinated(halves[1])
-            return
+            words, place = halves[1], 0
     yield words
 
 
@@ -293,7 +324,18 @@ def _clause(words: Sequence[str], sentence: int) -> Clause:
     text = " " + " ".join(_lemma(word) for word in words) + " "
     soft = any(f" {phrase} " in text for phrase in _SOFT)
     excepting = any(f" {word} " in text for word in _EXCEPTING)
-    return Clause(tuple(_content(words)), negations(words) % 2 == 1, soft, excepting, sentence)
+    roots = [_unprefixed(word) for word in words]
+    prefixed = tuple(root for root, negated in roots if negated)
+    count = negations(words)
+    return Clause(
+        words=tuple(_content(words)),
+        negations=count,
+        soft=soft,
+        excepting=excepting,
+        sentence=sentence,
+        prefixed=prefixed if len(prefixed) == count else (),
+        only=any(f" {word} " in text for word in _ONLY),
+    )
 
 
 def _content(words: Sequence[str]) -> Iterator[str]:
@@ -332,7 +374,7 @@ def _negating(word: str) -> bool:
 
 _REVERSED = (
     "dislik", "displeas", "disapprov", "disagree", "disallow", "disobe", "dissatisf", "dishonest",
-    "disregard", "disabl", "inaccurate", "incomplete", "incorrect", "invisible", "impossible",
+    "disabl", "inaccurate", "incomplete", "incorrect", "invisible", "impossible",
     "impatient", "impolite", "irregular", "irrelevant", "inactive", "indirect", "informal",
     "insecure", "invalid", "inaccessible", "independent", "imperfect", "irrespective",
 )  # fmt: skip
@@ -359,7 +401,8 @@ def negations(words: Sequence[str]) -> int:
 # "Neither A nor B" and "not A nor B" negate once.
 _NOTED = re.compile(r" (?:neither|nor|not|no|never|nobody|nothing|cannot)(?= )")
 _APART = re.compile(
-    r" (?:keep|leave|stay|rule|shut)(?: \w+){1,5} out(?: of)?(?= )"
+    r" (?:stop|cease|quit) \w+ing(?= )"
+    r"| (?:keep|leave|stay|rule|shut)(?: \w+){1,5} out(?: of)?(?= )"
     r"| (?:keep|leave|stay|remain)(?: [\w']+){0,6} as (?:it|they) be(?= )"
 )
 _BY_LENGTH = sorted(_NEGATIONS, key=len, reverse=True)
@@ -368,7 +411,9 @@ _BY_LENGTH = sorted(_NEGATIONS, key=len, reverse=True)
 @functools.lru_cache(maxsize=65536)
 def _lemma(word: str) -> str:
     """A word's base form where a list of phrases needs it."""
-    word = _IRREGULAR.get(word, word)
+    base_form = _IRREGULAR.get(word, word)
+    if base_form in _NEGATION_WORDS or base_form == "be":
+        return base_form
     for suffix in ("es", "s", "ed", "d", "ing"):
         for base in (word[: -len(suffix)], word[: -len(suffix)] + "e"):
             if word.endswith(suffix) and len(base) > 3 and base in _NEGATION_WORDS:
@@ -440,6 +485,12 @@ def match(word: str, others: Iterable[str]) -> Match | None:
     return None
 
 
+def opposites(word: str, others: Iterable[str]) -> list[str]:
+    """The words among `others` that reverse this one."""
+    far = _lexicon().antonyms.get(word, frozenset())
+    return [other for other in others if other in far]
+
+
 def _related(one: str, other: str) -> bool:
     """Whether two roots are forms of one word: a long common beginning."""
     shared = 0
@@ -474,7 +525,13 @@ def _lexicon() -> _Lexicon:
                 antonyms.setdefault(root, set()).update(r for r in other if r != root)
     return _Lexicon(
         {root: frozenset(near) for root, near in synonyms.items()},
-        {root: frozenset(far - synonyms.get(root, set())) for root, far in antonyms.items()},
+        {
+            # What stands for an opposite is one too: of "lower", "rise" as well as "raise".
+            root: frozenset(far.union(*(synonyms.get(f, ()) for f in far)))
+            - synonyms.get(root, set())
+            - {root}
+            for root, far in antonyms.items()
+        },
     )
 
 

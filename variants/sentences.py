@@ -21,12 +21,19 @@ BACKWARD = re.compile(
     r"as mentioned|as noted|as said|as described|next|following)\b",
     re.IGNORECASE,
 )
-BREAK = re.compile(r"\n(?:[ \t]*\n)+")
+BREAK = re.compile(r"\r?\n(?:[ \t]*\r?\n)+")
 _SHORT = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|cf|vs|dr|mr|mrs|ms|prof|st|no|fig|approx|inc|ltd)|\b[A-Za-z])\.$",
     re.IGNORECASE,
 )
-_END = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s|\Z)|\n+(?=[ \t]*\S)|\n*\Z")
+# The lookbehinds keep a long run of signs or line breaks from being tried at each of its places.
+_END = re.compile(
+    r"(?<![.!?…。！？])[.!?…。！？]+[\"'”’)\]]*(?=\s|\Z)"
+    r"|(?<!\n)(?:\n+(?=[ \t]*\S)|\n*\Z)"
+)
+_LEAD = re.compile(rf"\s*(?:(?:{MARKER}|#{{1,6}})[ \t]+)?")
+# As long as the longest abbreviation, with its sign and what stands before it.
+_BEFORE = 8
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:[.,:]\d+)*%?")
 
 
@@ -44,8 +51,8 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
     for match in _END.finditer(text):
         end = match.end()
         if match[0].startswith("."):
-            before = text[start : match.start() + 1]
-            if match[0] == "." and _SHORT.search(before) and not text[end:].startswith("\n"):
+            short = _SHORT.search(text, max(start, match.start() - _BEFORE), match.start() + 1)
+            if match[0] == "." and short and not text.startswith("\n", end):
                 # An abbreviation; a lone letter such as "plan B." ends a sentence at a line break.
                 continue
         found = _trimmed(text, start, end)
@@ -55,7 +62,7 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
-    lead = re.compile(rf"\s*(?:(?:{MARKER}|#{{1,6}})[ \t]+)?").match(text, start, end)
+    lead = _LEAD.match(text, start, end)
     first = last = lead.end() if lead else start
     for last in range(end, first, -1):
         if not text[last - 1].isspace():

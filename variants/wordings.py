@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from variants.meaning import LOOSE_NUMBERS, Clause, Reading, match, read, stem
+from variants.meaning import LOOSE_NUMBERS, Clause, Reading, match, opposites, read, stem
 from variants.sentences import MARKER
 
 __all__ = ["WordingCheck", "check_wording"]
@@ -19,12 +19,14 @@ __all__ = ["WordingCheck", "check_wording"]
 # Length of the candidate over that of the original, in characters; short texts vary more.
 _SHORTEST, _LONGEST = 0.55, 1.7
 _SHORT_TEXT = 60
+# Longer texts are not compared: every word is looked up among all those of the other text.
+_MOST_CHARACTERS = 8_000
 # Two texts this alike in their sequence of words, or in their set of words, are copies.
 _ALIKE_IN_ORDER, _ALIKE_IN_WORDS = 0.9, 0.92
 # A clause is said if this share of its content words stands in the other text.
-_SAID = 0.34
-_FEWEST = 2
-_UNEVEN, _MORE_UNEVEN, _IN_A_ROW = 3, 5, 3
+_SAID = 0.15
+_FEWEST = 3
+_UNEVEN, _MORE_UNEVEN, _IN_A_ROW = 4, 5, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,9 @@ def check_wording(
     """
     if not candidate.strip():
         return WordingCheck(("empty: it has no text",))
+    if (most := max(len(original), len(candidate))) > _MOST_CHARACTERS:
+        long = f"length: {most} characters are too many to check, {_MOST_CHARACTERS} are the most"
+        return WordingCheck((long,))
     before, after = read(original), read(candidate)
     reasons = [
         *_form(before, after),
@@ -127,7 +132,7 @@ def _numbers(before: Reading, after: Reading) -> Iterator[str]:
 
 
 _PARTIAL = frozenset(
-    "some sometimes often usually mostly occasionally rarely seldom generally typically normally "
+    "some sometimes often usually mostly occasionally rarely seldom generally typically "
     "sometime partly partially frequently mainly largely several few chiefly almost nearly".split()
 )
 _UNIVERSAL = frozenset(
@@ -137,12 +142,12 @@ _UNIVERSAL = frozenset(
 _PERMITTED = (
     "may", "might", "could", "optional", "optionally", "if you like", "if you wish", "if you want",
     "feel free", "free to", "allowed to", "permitted to", "welcome to", "are entitled to",
-    "you like", "you please", "you want", "if they like", "if they wish", "at will",
+    "you like", "you please", "if they like", "if they wish", "at will",
     "may or may not", "have the option",
 )  # fmt: skip
 _OBLIGED = (
     "must", "have to", "has to", "need to", "needs to", "required", "obliged", "mandatory",
-    "compulsory", "shall", "obligatory",
+    "compulsory", "shall", "obligatory", "duty", "obligation",
 )  # fmt: skip
 _ADVISED = (
     "should", "ought", "preferable", "preferably", "advisable", "better to", "recommended",
@@ -186,19 +191,28 @@ def _forbids(text: str) -> bool:
 
 def _polarity(before: Reading, after: Reading) -> Iterator[str]:
     """Negations of one text that the other does not have, and opposites in place of a word."""
-    events = [[c for c in r.clauses if c.negative] for r in (before, after)]
+    events = [[c for c in r.clauses for _ in range(c.negations)] for r in (before, after)]
     pairs = _paired(before, after, events[0], events[1])
-    open_before = [c for c in events[0] if c not in [a for a, _ in pairs]]
-    open_after = [c for c in events[1] if c not in [b for _, b in pairs]]
-    turned = [*_opposites(before, after)]
-    open_before = [c for c in open_before if not _covered(c, events[1])]
-    open_after = [c for c in open_after if not _covered(c, events[0])]
+    turned, agreed = _opposites(before, after)
+    said = [[w for c in r.clauses for w in c.words] for r in (before, after)]
+    open_before, open_after = (
+        [
+            clause
+            for i, clause in enumerate(events[side])
+            if i not in {pair[side] for pair in pairs}
+            and clause not in agreed
+            and not _idle(clause, said[1 - side])
+            # A second negation of one clause undoes the first: no other clause answers for it.
+            and (clause.negations > 1 or not _covered(clause, events[1 - side]))
+        ]
+        for side in (0, 1)
+    )
     for clause in open_before:
         near = _nearest(clause, before, after)
         answers = [t for t in turned if t[0] in clause.words]
         if answers:
             turned.remove(answers[0])
-        elif not clause.excepting and not any(c.soft for c in near):
+        elif not _answered(clause, before, near):
             yield f"negation: {' '.join(clause.words)} turned round"
     for clause in open_after:
         near = _nearest(clause, after, before)
@@ -206,10 +220,21 @@ def _polarity(before: Reading, after: Reading) -> Iterator[str]:
         answers = [t for t in turned if t[1] in clause.words or t[0] in around]
         if answers:
             turned.remove(answers[0])
-        elif not clause.excepting and not any(c.soft for c in near):
+        elif not _answered(clause, after, near):
             yield f"negation: {' '.join(clause.words)} turned round"
     for word, _ in turned:
         yield f"negation: {word} replaced by an opposite"
+
+
+def _answered(clause: Clause, side: Reading, near: Sequence[Clause]) -> bool:
+    """Whether what lies nearest can say without a negation what this clause says with one."""
+    excepting = any(c.excepting for c in side.clauses if c.sentence == clause.sentence)
+    return any(c.soft or (c.only and excepting) for c in near)
+
+
+def _idle(clause: Clause, others: Sequence[str]) -> bool:
+    """Whether only prefixes negate, of words that the other text does not have."""
+    return bool(clause.prefixed) and not any(root in others for root in clause.prefixed)
 
 
 def _covered(clause: Clause, others: Sequence[Clause]) -> bool:
@@ -221,19 +246,19 @@ def _covered(clause: Clause, others: Sequence[Clause]) -> bool:
 
 def _paired(
     before: Reading, after: Reading, one: Sequence[Clause], other: Sequence[Clause]
-) -> list[tuple[Clause, Clause]]:
-    """Negated clauses of both texts that say the same thing, the most alike first."""
+) -> list[tuple[int, int]]:
+    """Places of negations of both texts that say the same thing, the most alike first."""
     scores = []
-    for a in one:
-        for b in other:
+    for i, a in enumerate(one):
+        for j, b in enumerate(other):
             shared = _count(a.words, b.words) + _count(b.words, a.words)
             around = _count(before.sentence(a), after.sentence(b))
             if shared or around:
-                scores.append((3 * shared + around, a, b))
-    pairs: list[tuple[Clause, Clause]] = []
-    for _, a, b in sorted(scores, key=lambda s: -s[0]):
-        if all(a is not x and b is not y for x, y in pairs):
-            pairs.append((a, b))
+                scores.append((3 * shared + around, i, j))
+    pairs: list[tuple[int, int]] = []
+    for _, i, j in sorted(scores, key=lambda s: -s[0]):
+        if all(i != x and j != y for x, y in pairs):
+            pairs.append((i, j))
     return pairs
 
 
@@ -250,20 +275,42 @@ def _nearest(clause: Clause, side: Reading, other: Reading) -> list[Clause]:
     return [c for score, c in scores if score == most]
 
 
-def _opposites(before: Reading, after: Reading) -> Iterator[tuple[str, str]]:
-    """Words that have an opposite where the other text says the same thing, and no equal."""
-    new = [w for c in after.clauses for w in c.words]
+def _opposites(before: Reading, after: Reading) -> tuple[list[tuple[str, str]], list[Clause]]:
+    """Words that have an opposite where the other text says the same thing, and no equal.
+
+    Where one of the two is negated, they agree: those negated clauses come second.
+    """
     old = {w for c in before.clauses for w in c.words}
+    turned: list[tuple[str, str]] = []
+    agreed: list[Clause] = []
     seen = set()
     for clause in before.clauses:
-        near = [w for c in _nearest(clause, before, after) for w in after.sentence(c)]
+        near = _nearest(clause, before, after)
+        here = [w for c in near for w in c.words]
         for word in clause.words:
-            if word in seen or ((found := match(word, new)) and not found.opposite):
+            if word in seen or ((found := match(word, here)) and not found.opposite):
                 continue
-            found = match(word, near)
-            if found and found.word not in old and not _APART & {word, found.word}:
+            for other in near:
+                known = old if clause.negative == other.negative else clause.words
+                beside = _count([w for w in clause.words if w != word], other.words)
+                far = next(
+                    (
+                        w
+                        for w in opposites(word, other.words)
+                        if not _APART & {word, w} and not _count([w], list(known))
+                    ),
+                    None,
+                )
+                # With too little else in common one does not stand for the other.
+                if far is None or beside < min(2, len(clause.words) - 1):
+                    continue
                 seen.add(word)
-                yield word, found.word
+                if clause.negative == other.negative:
+                    turned.append((word, far))
+                else:
+                    agreed += [c for c in (clause, other) if c.negative]
+                break
+    return turned, agreed
 
 
 # Negations, and words of order, are looked at elsewhere.
@@ -271,7 +318,9 @@ _APART = frozenset(
     map(
         stem,
         "exclude forbid prohibit ban bar withhold disregard before after ahead later earlier prior "
-        "first last above below over under".split(),
+        "first last above below over under give receive borrow lend loan buy sell send teach learn "
+        "follow lead leave have charge come go ask answer question reply mark score point "
+        "use morning afternoon evening night noon".split(),
     )
 )
 
@@ -393,12 +442,13 @@ def _claims(before: Reading, after: Reading, propositions: Sequence[str]) -> Ite
     run, other_run = _longest(lost), _longest(gained)
     # Words without a counterpart come in both texts where one is reworded; where only one has
     # them, or has many in a row, something was left out or put in.
-    if sum(lost) - sum(gained) >= _UNEVEN or (run >= _IN_A_ROW and run > other_run):
+    if sum(lost) - sum(gained) >= _UNEVEN or (run >= _IN_A_ROW and run >= other_run + 2):
         yield f"dropped: {' '.join(w for w, gone in zip(old, lost, strict=True) if gone)}"
-    if sum(gained) - sum(lost) >= _MORE_UNEVEN or (other_run > _IN_A_ROW and other_run > run):
+    if sum(gained) - sum(lost) >= _MORE_UNEVEN or (other_run > _IN_A_ROW and other_run >= run + 2):
         yield f"added: {' '.join(w for w, more in zip(new, gained, strict=True) if more)}"
     for text in propositions:
-        foreign = {w for clause in read(text).clauses for w in clause.words if not match(w, old)}
+        foreign = {w for clause in read(text[:_MOST_CHARACTERS]).clauses
+                   for w in clause.words if not match(w, old)}  # fmt: skip
         leaked = [w for w in foreign if match(w, new)]
         if len(leaked) >= 2 and len(leaked) >= 0.34 * len(foreign):
             yield f"leak: {', '.join(sorted(leaked))} from another feature"
