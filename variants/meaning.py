@@ -7,6 +7,7 @@ Does not know which differences a paraphrase may have: `wordings` decides.
 
 import functools
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -99,17 +100,19 @@ _ONLY = (
     "reserve",
 )
 _SOFT = (
-    "avoid", "refrain", "decline", "omit", "absent", "free", "remove",
-    "lift", "cancel", "waive", "longest", "maximum", "no difference", "keep clear",
+    "avoid", "refrain", "decline", "omit", "absent", "remove",
+    "waive", "longest", "maximum", "no difference", "keep clear",
     "instead", "rather than", "apart from", "other than", "prevent", "unable",
     "far from", "anything but", "private", "secret", "yet to",
-    "untouched", "hold back", "at most", "drop", "regardless", "indifferent",
+    "untouched", "hold back", "at most", "regardless", "indifferent",
     "irrespective", "alike", "reduce", "lower", "lose", "small",
 )  # fmt: skip
 # These look negative and are not: the longest phrase counts.
 _NOT_NEGATIVE = (
     "nothing but", "no other", "no more than", "not only", "no less than", "no matter",
-    "free of charge", "no sooner", "without fail", "no longer than", "not merely", "none but",
+    "free of charge", "no cost", "no charge",
+    "no fee", "without charge", "no sooner", "without fail", "no longer than", "not merely",
+    "none but",
     "nothing except",
     "nothing other than", "nobody but", "no later than", "no earlier than", "cannot but",
     "no one but", "too", "no fewer than", "none other than", "no doubt", "without exception",
@@ -169,7 +172,7 @@ LOOSE_NUMBERS = frozenset({"1", "2", "3rd", "1/2", "1/4", "100"})
 class Clause:
     """A stretch between signs or conjunctions: its content words, and how it negates.
 
-    `negations` counts what negates in it; `soft`: it holds a word that can stand for one;
+    `negations` counts what negates in it; `soft` has words that can stand for one;
     `excepting`: it names an exception, so that its negation says "only". `sentence` counts from 0.
     `only`: it says that there is no other.
     `prefixed` has the roots that a prefix negates, if nothing else does: `seen` of `unseen`.
@@ -177,7 +180,7 @@ class Clause:
 
     words: tuple[str, ...]
     negations: int
-    soft: bool
+    soft: tuple[str, ...]
     excepting: bool
     sentence: int
     prefixed: tuple[str, ...] = ()
@@ -240,13 +243,16 @@ class Match:
 
 
 _STEMMER = snowballstemmer.stemmer("english")
+# A stemmer keeps the word that it works on.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @functools.lru_cache(maxsize=65536)
 def stem(word: str) -> str:
     """The root of an English word (Porter 2), irregular forms by their base."""
     word = word.lower().replace("’", "'").removesuffix("'s").removesuffix("'")
-    return str(_STEMMER.stemWord(_IRREGULAR.get(word, word)))
+    with _ONE_AT_A_TIME:
+        return str(_STEMMER.stemWord(_IRREGULAR.get(word, word)))
 
 
 def read(text: str) -> Reading:
@@ -322,7 +328,7 @@ def _stretches(raw: Sequence[str]) -> Iterator[tuple[list[str], bool]]:
 
 def _clause(words: Sequence[str], sentence: int) -> Clause:
     text = " " + " ".join(_lemma(word) for word in words) + " "
-    soft = any(f" {phrase} " in text for phrase in _SOFT)
+    soft = tuple(phrase for phrase in _SOFT if f" {phrase} " in text)
     excepting = any(f" {word} " in text for word in _EXCEPTING)
     roots = [_unprefixed(word) for word in words]
     prefixed = tuple(root for root, negated in roots if negated)
@@ -404,6 +410,7 @@ _APART = re.compile(
     r" (?:stop|cease|quit) \w+ing(?= )"
     r"| (?:keep|leave|stay|rule|shut)(?: \w+){1,5} out(?: of)?(?= )"
     r"| (?:keep|leave|stay|remain)(?: [\w']+){0,6} as (?:it|they) be(?= )"
+    r"| (?:keep|stay)(?: \w+){0,4} away(?: from)?(?= )"
 )
 _BY_LENGTH = sorted(_NEGATIONS, key=len, reverse=True)
 
@@ -470,25 +477,37 @@ def _bounds(text: str) -> Iterator[tuple[str, bool]]:
 
 def match(word: str, others: Iterable[str]) -> Match | None:
     """The word among `others` that is this one, a synonym, or else an opposite of it."""
-    others = list(others)
-    if word in others:
-        return Match(word, False)
-    lexicon = _lexicon()
-    near = lexicon.synonyms.get(word, frozenset())
+    far = None
     for other in others:
-        if other in near or _related(word, other):
+        relation = _relation(word, other)
+        if relation > 0:
             return Match(other, False)
-    far = lexicon.antonyms.get(word, frozenset())
-    for other in others:
-        if other in far:
-            return Match(other, True)
-    return None
+        if relation < 0 and far is None:
+            far = Match(other, True)
+    return far
+
+
+@functools.lru_cache(maxsize=1 << 18)
+def _relation(word: str, other: str) -> int:
+    """1 for the same word or a synonym, -1 for an opposite, else 0."""
+    lexicon = _lexicon()
+    if word == other or other in lexicon.synonyms.get(word, ()) or _related(word, other):
+        return 1
+    if other in lexicon.antonyms.get(word, ()):
+        return -1
+    return -1 if _prefixed(word, other) or _prefixed(other, word) else 0
+
+
+def _prefixed(one: str, other: str) -> bool:
+    """Whether a root is another one with a prefix that reverses it: distrust, mislead."""
+    return len(one) >= 4 and any(
+        other == prefix + one for prefix in ("un", "dis", "mis", "de", "non")
+    )
 
 
 def opposites(word: str, others: Iterable[str]) -> list[str]:
     """The words among `others` that reverse this one."""
-    far = _lexicon().antonyms.get(word, frozenset())
-    return [other for other in others if other in far]
+    return [other for other in others if _relation(word, other) < 0]
 
 
 def _related(one: str, other: str) -> bool:

@@ -7,8 +7,11 @@ Does not know where candidates come from or where they are kept.
 """
 
 import difflib
+import functools
+import itertools
+import operator
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from variants.meaning import LOOSE_NUMBERS, Clause, Reading, match, opposites, read, stem
@@ -19,8 +22,8 @@ __all__ = ["WordingCheck", "check_wording"]
 # Length of the candidate over that of the original, in characters; short texts vary more.
 _SHORTEST, _LONGEST = 0.55, 1.7
 _SHORT_TEXT = 60
-# Longer texts are not compared: every word is looked up among all those of the other text.
-_MOST_CHARACTERS = 8_000
+# Longer texts are not compared: every clause is held against all those of the other text.
+_MOST_CHARACTERS, _MOST_CLAUSES = 5_000, 120
 # Two texts this alike in their sequence of words, or in their set of words, are copies.
 _ALIKE_IN_ORDER, _ALIKE_IN_WORDS = 0.9, 0.92
 # A clause is said if this share of its content words stands in the other text.
@@ -58,6 +61,9 @@ def check_wording(
         long = f"length: {most} characters are too many to check, {_MOST_CHARACTERS} are the most"
         return WordingCheck((long,))
     before, after = read(original), read(candidate)
+    if (clauses := max(len(before.clauses), len(after.clauses))) > _MOST_CLAUSES:
+        long = f"length: {clauses} clauses are too many to check, {_MOST_CLAUSES} are the most"
+        return WordingCheck((long,))
     reasons = [
         *_form(before, after),
         *_length(original, candidate),
@@ -209,7 +215,7 @@ def _polarity(before: Reading, after: Reading) -> Iterator[str]:
     )
     for clause in open_before:
         near = _nearest(clause, before, after)
-        answers = [t for t in turned if t[0] in clause.words]
+        answers = [t for t in turned if t[0] in clause.words and t[0] not in _KINDS]
         if answers:
             turned.remove(answers[0])
         elif not _answered(clause, before, near):
@@ -217,7 +223,10 @@ def _polarity(before: Reading, after: Reading) -> Iterator[str]:
     for clause in open_after:
         near = _nearest(clause, after, before)
         around = {w for c in near for w in c.words}
-        answers = [t for t in turned if t[1] in clause.words or t[0] in around]
+        answers = [
+            t for t in turned
+            if (t[1] in clause.words or t[0] in around) and t[0] not in _KINDS
+        ]  # fmt: skip
         if answers:
             turned.remove(answers[0])
         elif not _answered(clause, after, near):
@@ -229,7 +238,9 @@ def _polarity(before: Reading, after: Reading) -> Iterator[str]:
 def _answered(clause: Clause, side: Reading, near: Sequence[Clause]) -> bool:
     """Whether what lies nearest can say without a negation what this clause says with one."""
     excepting = any(c.excepting for c in side.clauses if c.sentence == clause.sentence)
-    return any(c.soft or (c.only and excepting) for c in near)
+    return bool(near) and all(
+        any(word not in clause.soft for word in c.soft) or (c.only and excepting) for c in near
+    )
 
 
 def _idle(clause: Clause, others: Sequence[str]) -> bool:
@@ -249,10 +260,14 @@ def _paired(
 ) -> list[tuple[int, int]]:
     """Places of negations of both texts that say the same thing, the most alike first."""
     scores = []
+    known: dict[tuple[int, int], int] = {}
     for i, a in enumerate(one):
         for j, b in enumerate(other):
             shared = _count(a.words, b.words) + _count(b.words, a.words)
-            around = _count(before.sentence(a), after.sentence(b))
+            key = (a.sentence, b.sentence)
+            if key not in known:
+                known[key] = _count(before.sentence(a), after.sentence(b))
+            around = known[key]
             if shared or around:
                 scores.append((3 * shared + around, i, j))
     pairs: list[tuple[int, int]] = []
@@ -280,24 +295,24 @@ def _opposites(before: Reading, after: Reading) -> tuple[list[tuple[str, str]], 
 
     Where one of the two is negated, they agree: those negated clauses come second.
     """
-    old = {w for c in before.clauses for w in c.words}
     turned: list[tuple[str, str]] = []
     agreed: list[Clause] = []
     seen = set()
     for clause in before.clauses:
         near = _nearest(clause, before, after)
         here = [w for c in near for w in c.words]
+        around = [c for c in after.clauses if any(c.sentence == n.sentence for n in near)]
         for word in clause.words:
             if word in seen or ((found := match(word, here)) and not found.opposite):
                 continue
-            for other in near:
-                known = old if clause.negative == other.negative else clause.words
-                beside = _count([w for w in clause.words if w != word], other.words)
+            for other in around:
+                rest = [w for w in clause.words if w != word]
+                beside = _count(rest, after.sentence(other))
                 far = next(
                     (
                         w
                         for w in opposites(word, other.words)
-                        if not _APART & {word, w} and not _count([w], list(known))
+                        if not _APART & {word, w} and not _count([w], clause.words)
                     ),
                     None,
                 )
@@ -305,7 +320,7 @@ def _opposites(before: Reading, after: Reading) -> tuple[list[tuple[str, str]], 
                 if far is None or beside < min(2, len(clause.words) - 1):
                     continue
                 seen.add(word)
-                if clause.negative == other.negative:
+                if clause.negative == other.negative or word in _KINDS:
                     turned.append((word, far))
                 else:
                     agreed += [c for c in (clause, other) if c.negative]
@@ -313,6 +328,10 @@ def _opposites(before: Reading, after: Reading) -> tuple[list[tuple[str, str]], 
     return turned, agreed
 
 
+# Whom or what it is about: "not the paid tier" is not "the free tier".
+_KINDS = frozenset(
+    map(stem, "free paid premium basic trial user developer train deploy customer human".split())
+)
 # Negations, and words of order, are looked at elsewhere.
 _APART = frozenset(
     map(
@@ -331,20 +350,39 @@ def _roles(before: Reading, after: Reading) -> Iterator[str]:
         ([c.words for c in before.clauses], [c.words for c in after.clauses]),
         (_by_sentence(before), _by_sentence(after)),
     ):
-        for i, one in enumerate(ours):
-            for other in ours[i + 1 :]:
-                mine = [w for w in one if not _count([w], other)]
-                yours = [w for w in other if not _count([w], one)]
-                for left in theirs:
-                    for right in theirs:
-                        stayed = _in(mine, left, right) and _in(yours, right, left)
-                        moved = stayed and (
-                            _in(mine, right, left),
-                            [w for w in yours if _count([w], left)],
-                        )
-                        if moved and all(moved):
-                            yield f"roles: {moved[0][0]} and {moved[1][0]} changed places"
-                            return
+        if swapped := _swapped(ours, list(dict.fromkeys(theirs))):
+            yield f"roles: {swapped[0]} and {swapped[1]} changed places"
+            return
+
+
+def _swapped(
+    ours: Sequence[tuple[str, ...]], theirs: Sequence[tuple[str, ...]]
+) -> tuple[str, str] | None:
+    """A word that went from one stretch to another, and one that went the other way."""
+    # Word -> a bit for each stretch that says it.
+    at = {
+        w: sum(1 << i for i, stretch in enumerate(theirs) if _count([w], stretch))
+        for w in {word for one in ours for word in one}
+    }
+    for one, other in dict.fromkeys(itertools.combinations(ours, 2)):
+        mine = [w for w in one if not _count([w], other)]
+        yours = [w for w in other if not _count([w], one)]
+        for left in range(len(theirs) if mine and yours else 0):
+            came = [w for w in yours if at[w] >> left & 1]
+            if not came:
+                continue
+            stayed = _union(~at[w] for w in mine if at[w] >> left & 1)
+            stayed &= _union(at[w] for w in yours if not at[w] >> left & 1)
+            went = _union(at[w] for w in mine if not at[w] >> left & 1)
+            if rights := stayed & went:
+                first = rights & -rights
+                gone = next(w for w in mine if at[w] & first and not at[w] >> left & 1)
+                return gone, came[0]
+    return None
+
+
+def _union(bits: Iterable[int]) -> int:
+    return functools.reduce(operator.or_, bits, 0)
 
 
 def _by_sentence(reading: Reading) -> list[tuple[str, ...]]:
@@ -358,7 +396,7 @@ def _sides(before: Reading, after: Reading) -> Iterator[str]:
     theirs = _said(after)
     crossed: dict[bool, list[str]] = {True: [], False: []}
     for negative in (True, False):
-        for word in ours[negative] - ours[not negative]:
+        for word in sorted(ours[negative] - ours[not negative]):
             also = match(word, ours[not negative])
             if also and not also.opposite:
                 continue
