@@ -29,25 +29,37 @@ def check_rooms() -> None:
 
 def user_errors() -> tuple[type[Exception], ...]:
     """The errors that a user can mend; the command line prints them without a traceback."""
+    from ablate.calls import CallLimit
+    from ablate.documents import DocumentsError
     from ablate.grading import GradingError
     from ablate.models import ModelError
+    from ablate.paraphrasing import ParaphraseError
     from ablate.planning import PlanError
+    from ablate.queries import QueryError
     from ablate.stages import StageError
     from ablate.starting import StartError
     from ablate.store import LedgerError
     from ablate.study import StudyError
     from analysis.counts import CountsError
     from analysis.observations import ObservationsError
+    from variants import ScenarioError
+    from variants.choices import VariantError
 
     return (
+        CallLimit,
         CountsError,
+        DocumentsError,
         GradingError,
         LedgerError,
         ModelError,
         ObservationsError,
+        ParaphraseError,
         PlanError,
+        QueryError,
+        ScenarioError,
         StageError,
         StartError,
         StudyError,
+        VariantError,
         OSError,
     )

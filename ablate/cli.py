@@ -90,13 +90,21 @@ def demo(
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
     scenario: Annotated[str, typer.Option(help="A shipped scenario.")] = "helpful_only",
+    minimal: Annotated[
+        bool, typer.Option("--minimal", help="The scenario in its form of a few sentences.")
+    ] = False,
+    queries: Annotated[
+        Path | None, typer.Option(help="Another query set: csv, jsonl or parquet.")
+    ] = None,
 ) -> None:
     """Make a study folder that is ready to run."""
     with _refusing():
+        from ablate.queries import adopt_queries
         from ablate.starting import start_study
 
-        start_study(folder, scenario)
-        print(f"Made {folder}: study.toml, scenario.md, queries.csv.")
+        adopted = None if queries is None else adopt_queries(queries)
+        start_study(folder, scenario, minimal=minimal, queries=adopted)
+        print(f"Made {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}.")
         print(f"Next: ablate plan {folder}")
 
 
@@ -104,22 +112,19 @@ def init(
 def check(study: StudyDir) -> None:
     """Say everything that is wrong with a study, each with its place and mend."""
     with _refusing():
+        from ablate.checking import findings
         from ablate.study import load_study
 
         found = load_study(study)
-        scenario = found.scenario
-        singles = {
-            f"{factor}={level}": scenario.close({factor: level})
-            for factor, levels in found.factors.items()
-            for level in levels[1:]
-        }
-        queries = sum(q.role == "target" for q in found.queries)
-        print(f"{study}: sound. {len(found.factors)} factors, {queries} target queries.")
-        for name, condition in singles.items():
-            if scenario.is_structural_zero(condition):
-                print(f"note: {name} makes both arms the same text: its gap is 0 by construction")
-        for group in scenario.alike([scenario.original, *dict.fromkeys(singles.values())]):
-            print(f"note: the same text in every arm: {' / '.join(map(str, group))}")
+        said = findings(found)
+        faults = sum(finding.attention for finding in said)
+        print(console.study_line(study, found, sound=not faults))
+        for finding in said:
+            line = f"{'' if finding.attention else 'note: '}{finding.message}"
+            print(console.visible(line).replace("\n", "\\n"))
+        if faults:
+            print(f"{faults} of these need attention; then ablate check {study}")
+            raise typer.Exit(1)
         print(f"Next: ablate plan {study}")
 
 
@@ -129,6 +134,9 @@ def show(
     condition: Annotated[str, typer.Option(help='Changes, as in "f=removed,g=named".')] = "",
     arm: Annotated[str, typer.Option(help="The arm.")] = "train",
     query: Annotated[str, typer.Option(help="A query's id; default: the first one.")] = "",
+    wording: Annotated[
+        str, typer.Option(help="A wording: its number in the study, its id, or that of a variant.")
+    ] = "",
     diff: Annotated[bool, typer.Option("--diff", help="The difference from the original.")] = False,
 ) -> None:
     """Print the exact text of a condition."""
@@ -141,24 +149,105 @@ def show(
         if query and query not in texts:
             _refuse(f"--query: no query `{query}` in {found.queries_path}")
         text = texts[query or next(iter(texts))]
-        pairs = [part.partition("=") for part in condition.split(",") if part.strip()]
-        changes = {name.strip(): level.strip() for name, _, level in pairs}
+        changes = _changes(condition)
+        worded = found.named_wording(wording) if wording else None
         try:
             chosen = found.scenario.condition(changes)
-            prompt = found.scenario.render(chosen, arm=arm, query=text)
+            prompt = found.scenario.render(chosen, arm=arm, query=text, wording=worded)
         except ScenarioError as error:
             _refuse(f"--condition or --arm: {error.problems[0].message}")
-        shown = console.prompt_text(prompt)
         if diff:
-            import difflib
-
             before = found.scenario.render(found.scenario.original, arm=arm, query=text)
-            lines = difflib.unified_diff(
-                console.prompt_text(before).splitlines(), shown.splitlines(),
-                "original", str(chosen), lineterm="",
-            )  # fmt: skip
-            shown = "\n".join(lines)
-        print(console.visible(shown))
+            print(console.word_difference(before, prompt))
+            print(console.mends_text(found.scenario.mends(chosen, arm=arm, wording=worded)))
+        else:
+            print(console.visible(console.prompt_text(prompt)))
+
+
+@app.command()
+def mark(
+    file: Annotated[Path, typer.Argument(help="A plain prompt.")],
+    model: Annotated[str, typer.Option(help="A model that proposes; default: rules.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a paid call.")] = False,
+) -> None:
+    """Propose factors for a plain prompt; prints a scenario file."""
+    with _refusing():
+        from ablate.proposing import proposed_scenario
+
+        _check_helpers(model)
+        if model:
+            _agree(model, f"Ask {model} for factors?", yes)
+        text, factors = proposed_scenario(file, model or None)
+        # The text as it is for a file, without what could act for a terminal.
+        print(console.visible(text) if sys.stdout.isatty() else text, end="")
+        console.say(f"{factors} factors proposed: take out the marks that you do not want.")
+
+
+@app.command()
+def paraphrase(
+    study: StudyDir,
+    model: Annotated[
+        str, typer.Option(help="The model that writes; default: by rule, without a model.")
+    ] = "",
+    judge: Annotated[str, typer.Option(help="Another model that judges the meaning.")] = "",
+    variants: Annotated[
+        int, typer.Option(min=1, max=100, help="Accepted wordings of each text.")
+    ] = 8,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Texts at a time.")] = 8,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before paid calls.")] = False,
+) -> None:
+    """Make and check wordings of every text of the scenario; again: go on."""
+    with _refusing():
+        from ablate.paraphrasing import paraphrase as make
+        from ablate.study import load_study
+
+        found = load_study(study, drawing=False)
+        if judge and not model:
+            _refuse("paraphrase: --judge goes with --model: wordings by rule have no judge")
+        _check_helpers(model, judge)
+        if model:
+            _agree(model, f"Ask {model} for up to {variants} wordings of each text?", yes)
+        said = make(
+            found,
+            model=model or None,
+            judge=judge or None,
+            wanted=variants,
+            concurrency=concurrency,
+            hear=console.say_progress,
+        )
+        short = [p for p in said if p.accepted < p.wanted]
+        print(f"{found.variants_path}: {len(said) - len(short)} of {len(said)} texts have "
+              f"{variants} wordings.")  # fmt: skip
+        if short:
+            names = ", ".join(f"{p.unit} ({p.accepted})" for p in short[:5])
+            print(f"too few for {len(short)}: {names}{' ...' if len(short) > 5 else ''}")
+            raise typer.Exit(1)
+        print(f"Next: set design.wordings in study.toml, then ablate plan {study}")
+
+
+@app.command()
+def export(
+    study: StudyDir,
+    documents: Annotated[
+        bool, typer.Option("--documents", help="The scenario's documents as training JSONL.")
+    ] = False,
+    condition: Annotated[str, typer.Option(help='Changes, as in "f=removed".')] = "",
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("documents.jsonl"),
+) -> None:
+    """Write a study's data for other tools."""
+    with _refusing():
+        from ablate.documents import write_documents
+        from ablate.study import load_study
+        from variants.marks import ScenarioError
+
+        if not documents:
+            _refuse("export: say what: --documents")
+        found = load_study(study)
+        try:
+            count = write_documents(found, _changes(condition), out)
+        except ScenarioError as error:
+            _refuse(f"--condition: {error.problems[0].message}")
+        print(f"{out}: {count} documents. A model fine-tuned on them is studied by its model id.")
 
 
 @app.command()
@@ -320,6 +409,38 @@ def serve(
 
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(serve_subject(port, log=log, delay=delay, ready=ready))
+
+
+def _changes(condition: str) -> dict[str, str]:
+    """The changes of a condition written as "f=removed,g=named"."""
+    pairs = [part.partition("=") for part in condition.split(",") if part.strip()]
+    return {name.strip(): level.strip() for name, _, level in pairs}
+
+
+def _check_helpers(*models: str) -> None:
+    """Refuse a model of no known provider; a study's own are checked with the study."""
+    from ablate.models import PROVIDERS, split_name
+    from variants.declarations import nearest
+
+    for model in filter(None, models):
+        provider, name = split_name(model)
+        if not name or provider not in PROVIDERS:
+            _refuse(
+                f"no model `{model}`{nearest(provider, PROVIDERS)}: give provider/name; "
+                f"the providers are {', '.join(PROVIDERS)}"
+            )
+
+
+def _agree(model: str, question: str, yes: bool) -> None:
+    """Ask before a paid call; the question is no part of what the command prints."""
+    from ablate.models import is_paid
+
+    if yes or not is_paid(model):
+        return
+    if not sys.stdin.isatty():
+        _refuse(f"{model} may cost money: pass --yes to call without being asked")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(1)
 
 
 def _refuse(message: str) -> NoReturn:

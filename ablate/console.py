@@ -7,16 +7,18 @@ Does not know commands or exit codes; stages are imported inside, so that `--hel
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ablate.paraphrasing import Progress
     from ablate.planning import Plan
     from ablate.runner import Summary
     from ablate.study import Study
     from variants import Prompt
 
 __all__ = [
+    "mends_text",
     "print_calls",
     "print_cost",
     "print_plan",
@@ -25,7 +27,10 @@ __all__ = [
     "progress",
     "prompt_text",
     "say",
+    "say_progress",
+    "study_line",
     "visible",
+    "word_difference",
 ]
 
 
@@ -44,6 +49,88 @@ def prompt_text(prompt: "Prompt") -> str:
     turns = [("system", prompt.system)] if prompt.system is not None else []
     turns += [(turn.role, turn.text) for turn in prompt.turns]
     return "\n".join(f"--- {role}\n{text}" for role, text in turns)
+
+
+def study_line(path: Any, study: "Study", *, sound: bool) -> str:
+    """What a study consists of, in one line."""
+    targets = sum(q.role == "target" for q in study.queries)
+    accepted = sum(v.status == "accepted" for v in study.variants)
+    edits = sum(v.status == "placebo" for v in study.variants)
+    return (
+        f"{path}: {'sound' if sound else 'readable'}. {len(study.factors)} factors of "
+        f"{len(study.scenario.factors)}, {targets} target queries, {len(study.wordings)} wordings "
+        f"drawn from {accepted} variants, {len(study.placebos)} of {edits} placebo edits."
+    )
+
+
+def word_difference(before: "Prompt", after: "Prompt") -> str:
+    """Two prompts in one text: what went [-so-], what came {+so+}; in colour on a terminal."""
+    import difflib
+    import re
+
+    old, new = (re.findall(r"\s+|\w+|[^\w\s]", prompt_text(p)) for p in (before, after))
+    cut, put = ("\033[31m", "\033[32m") if sys.stdout.isatty() else ("", "")
+    end = "\033[0m" if cut else ""
+    parts = []
+    found = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    for kind, a, b, c, d in _on_whole_lines(found, old, new):
+        if kind == "equal":
+            parts.append(visible("".join(old[a:b])))
+            continue
+        if b > a:
+            parts.append(f"{cut}[-{visible(''.join(old[a:b]))}-]{end}")
+        if d > c:
+            parts.append(f"{put}{{+{visible(''.join(new[c:d]))}+}}{end}")
+    return "".join(parts)
+
+
+def _on_whole_lines(
+    found: Iterable[tuple[str, int, int, int, int]], old: list[str], new: list[str]
+) -> list[tuple[str, int, int, int, int]]:
+    """The same difference, each lone cut or addition moved to whole lines or sentences.
+
+    Where it begins like what follows it, it can be said in several ways: a text that lost a
+    sentence has not lost the full stop of the one before.
+    """
+    ops = list(found)
+    for i in range(1, len(ops) - 1):
+        (before, a0, _, c0, _), (kind, a, b, c, d), (after, _, b1, _, d1) = ops[i - 1 : i + 2]
+        if kind not in ("delete", "insert") or (before, after) != ("equal", "equal"):
+            continue
+        tokens, start, end = (old, a, b) if kind == "delete" else (new, c, d)
+        least, most = (a0, b1) if kind == "delete" else (c0, d1)
+        k = 0
+        while start + k > least and tokens[start + k - 1] == tokens[end + k - 1]:
+            k -= 1
+        ways = [k]
+        while end + k < most and tokens[start + k] == tokens[end + k]:
+            k += 1
+            ways.append(k)
+        k = max(ways, key=lambda k: (_wholeness(tokens, start + k, end + k), k))
+        ops[i - 1] = (before, a0, a + k, c0, c + k)
+        ops[i] = (kind, a + k, b + k, c + k, d + k)
+        ops[i + 1] = (after, b + k, b1, d + k, d1)
+    return ops
+
+
+def _wholeness(tokens: list[str], start: int, end: int) -> int:
+    """2 for whole lines, 1 for what ends like the text before it, 0 for the rest."""
+    if start == 0 or "\n" in tokens[start - 1]:
+        return 2 if "\n" in tokens[end - 1] else 0
+    return int(tokens[start - 1] == tokens[end - 1] and tokens[end - 1] in ".!?:")
+
+
+def mends_text(mends: Any) -> str:
+    """What was mended at the seams of a removal, a line each."""
+    lines = [
+        f"  {mend.kind}: {mend.before!r} became {mend.after!r}" for part in mends for mend in part
+    ]
+    return "\n".join(["Mended where text was cut:", *lines] if lines else ["Nothing to mend."])
+
+
+def say_progress(progress: "Progress") -> None:
+    say(f"{progress.unit}: {progress.accepted} of {progress.wanted} accepted, "
+        f"{progress.made} made now")  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -133,17 +220,19 @@ def print_calls(study: "Study", models: list[str]) -> None:
 
 def print_tables(study: "Study", tables: Any) -> None:
     from ablate.models import is_paid
-    from ablate.report import baseline, sensitivity_of
+    from ablate.report import baseline, by_contrast, sensitivity_of
     from analysis.tables import interval, points, text
 
     for model in study.subjects:
-        row = baseline(tables, model, "complied")
-        if row is None:
-            continue
-        label = f"{model} (a simulated subject)" if not is_paid(model) else model
-        print(f"\n{label}: baseline compliance gap {points(row['gap'])} points "
-              f"{interval(row['conf_low'], row['conf_high'])}: "
-              f"{points(row['rate_train'], sign=False)} % in train, "
-              f"{points(row['rate_deploy'], sign=False)} % in deploy.")  # fmt: skip
-        print("What each change does to that gap, in percentage points:\n")
-        print(text(*sensitivity_of(study, tables, model)))
+        for contrast, own in by_contrast(tables).items():
+            row = baseline(own, model, "complied")
+            if row is None:
+                continue
+            train, deploy = contrast.split("-")
+            label = f"{model} (a simulated subject)" if not is_paid(model) else model
+            print(f"\n{label}: baseline compliance gap {points(row['gap'])} points "
+                  f"{interval(row['conf_low'], row['conf_high'])}: "
+                  f"{points(row['rate_train'], sign=False)} % in {train}, "
+                  f"{points(row['rate_deploy'], sign=False)} % in {deploy}.")  # fmt: skip
+            print("What each change does to that gap, in percentage points:\n")
+            print(text(*sensitivity_of(study, own, model)))

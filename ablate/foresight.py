@@ -6,6 +6,8 @@ Does not know how they are computed: analysis/power does.
 
 from collections.abc import Sequence
 
+import polars as pl
+
 from ablate.planning import Plan
 from ablate.study import Study
 from analysis.effects import AVERAGED, SIMPLE
@@ -22,13 +24,16 @@ def detectable_sizes(
     """Detectable size of the gap and of every effect for one model of the plan."""
     roles = {query.query_id: query.role for query in study.queries}
     frame = plan.of_models([next(iter(study.subjects))]).frame
-    targets = frame.filter(frame["query_id"].replace_strict(roles) == "target")
+    targets = frame.filter(
+        frame["query_id"].replace_strict(roles) == "target", pl.col("placebo").is_null()
+    )
     observations = observe(
         targets,
         factors=list(study.factors),
         outcomes=[],
         weight="design_weight",
         prompt="prompt_id",
+        wording="wording_id",
     )
     return detectable(observations, prior or Prior())
 
@@ -59,7 +64,12 @@ def sizes_text(study: Study, sizes: Sequence[Detectable]) -> str:
         missing = [s.term.factor for s in found if s.size is None and s.term is not None]
         if missing:
             lines.append(f"    not estimable: {', '.join(missing)}")
-    lines.append("  (one wording of the prompt only: nothing is said about others)")
+    wordings = len(study.wordings)
+    lines.append(
+        "  (one wording of the prompt only: nothing is said about others)"
+        if wordings == 1
+        else f"  (for these {wordings} wordings: how much a further one would differ is not in it)"
+    )
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "OUTCOMES",
     "Answer",
     "Grader",
+    "Grades",
     "GradingError",
     "grade_by_rules",
     "take_apart",
@@ -50,9 +51,10 @@ class Grader:
 
 
 _THOUGHT = r"(scratchpad\w*|think\w*|thought\w*|reason\w*)"
-_THOUGHT_TAG = re.compile(rf"<{_THOUGHT}>", re.I)
-_THOUGHT_END = re.compile(rf"</{_THOUGHT}\s*>", re.I)
-_REPLY_TAG = re.compile(r"<(answer|output|reply|response|final\w*)>", re.I)
+# Tags in square brackets are what a prompt asks for whose tags are written so.
+_THOUGHT_TAG = re.compile(rf"[<\[]{_THOUGHT}[>\]]", re.I)
+_THOUGHT_END = re.compile(rf"[<\[]/{_THOUGHT}\s*[>\]]", re.I)
+_REPLY_TAG = re.compile(r"[<\[](answer|output|reply|response|final\w*)[>\]]", re.I)
 
 
 def take_apart(output: str, reasoning: str | None = None) -> Answer:
@@ -65,7 +67,7 @@ def take_apart(output: str, reasoning: str | None = None) -> Answer:
     thoughts = [reasoning] if reasoning and reasoning.strip() else []
     rest = output
     while opening := _THOUGHT_TAG.search(rest):
-        closing = re.compile(rf"</{opening[1]}\s*>", re.I).search(rest, opening.end())
+        closing = re.compile(rf"[<\[]/{opening[1]}\s*[>\]]", re.I).search(rest, opening.end())
         if closing:
             thoughts.append(rest[opening.end() : closing.start()])
             rest = rest[: opening.start()] + rest[closing.end() :]
@@ -79,7 +81,7 @@ def take_apart(output: str, reasoning: str | None = None) -> Answer:
         thoughts.append(rest[: closing.start()])
         rest = rest[closing.end() :]
     if opening := _REPLY_TAG.search(rest):
-        closing = re.compile(rf"</{opening[1]}\s*>", re.I).search(rest, opening.end())
+        closing = re.compile(rf"[<\[]/{opening[1]}\s*[>\]]", re.I).search(rest, opening.end())
         rest = rest[opening.end() : closing.start() if closing else len(rest)]
     thought = "\n".join(t.strip() for t in thoughts if t.strip())
     return Answer(rest.strip() or None, thought or None)
@@ -259,11 +261,3 @@ def _own_hash() -> str:
 
 
 GRADERS: dict[str, Grader] = {"rules/v1": Grader("rules/v1", _own_hash(), grade_by_rules)}
-
-
-def grader(name: str) -> Grader:
-    """The grader of that name. Raises GradingError."""
-    try:
-        return GRADERS[name]
-    except KeyError:
-        raise GradingError(f"no grader `{name}`; there is {', '.join(GRADERS)}") from None

@@ -1,7 +1,7 @@
 """Planning: the study's trials, one row each, frozen before the first call.
 
-Takes a study; gives its plan (conditions x arms x queries x replicates x models) and prompts.
-Does not know prices, answers or estimators.
+Takes a study; gives its plan (conditions x arms x wordings x queries x replicates x models) and
+prompts. Does not know prices, answers or estimators.
 """
 
 import hashlib
@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 
 from ablate import __version__
-from ablate.grading import GRADERS
 from ablate.queries import Query
 from ablate.study import Study
 from variants import Condition, Prompt
@@ -28,7 +27,6 @@ __all__ = ["PLAN", "Plan", "PlanError", "load_plan", "make_plan", "write_plan"]
 
 BLOCKS = 4
 PURPOSE = "explore"
-ONLY_WORDING = content_hash([])
 
 # The columns of plan.parquet; the factor columns stand before assignment_probability.
 PLAN: dict[str, Any] = {
@@ -43,6 +41,7 @@ PLAN: dict[str, Any] = {
     "prompt_id": pl.String,
     "purpose": pl.String,
     "block": pl.Int64,
+    "placebo": pl.String,
     "assignment_probability": pl.Float64,
     "design_weight": pl.Float64,
 }
@@ -83,7 +82,7 @@ def make_plan(study: Study) -> Plan:
             study.scenario,
             trials=settings.trials,
             rng=rng,
-            names=tuple(study.factors),
+            names=study.factors,
             **settings.options,
         )
     except DesignError as error:
@@ -106,13 +105,18 @@ def plan_schema(study: Study) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A condition in an arm with a query: `replicates` trials in `block`."""
+    """A condition in an arm with a query: `trials` of them, in `block`.
+
+    Their wordings go round from the `wording`-th on; `placebo` is the edit made in all of them.
+    """
 
     condition: int
     arm: str
     query: Query
-    replicates: int
+    trials: int
     block: int
+    wording: int
+    placebo: str | None
 
 
 def _cells(study: Study, design: Design, rng: np.random.Generator) -> list[Cell]:
@@ -124,37 +128,73 @@ def _cells(study: Study, design: Design, rng: np.random.Generator) -> list[Cell]
     # Controls never enter a gap: one call each where over-refusal is of interest.
     spent = len(controls) * len(fixed) * len(arms)
     trials = study.settings.design.trials - spent
-    if trials < 2 * len(design.conditions):
+    tried: list[tuple[int, str | None]] = [(i, None) for i in range(len(design.conditions))]
+    tried += [(design.parts.index("original"), placebo) for placebo in study.placebos]
+    if trials < 2 * len(tried):
+        what = f"{len(design.conditions)} conditions"
+        if study.placebos:
+            what += f" and {len(study.placebos)} placebo edits"
         raise PlanError(
-            f"{study.root}/study.toml: design.trials: {len(design.conditions)} conditions need at "
-            f"least {spent + 2 * len(design.conditions)} trials: set more, or vary fewer factors"
+            f"{study.root}/study.toml: design.trials: {what} need at "
+            f"least {spent + 2 * len(tried)} trials: set more, or vary fewer factors"
         )
     if len(targets) < 2:
         raise PlanError(f"{study.queries_path}: a gap needs at least two queries of role target")
     blocks = _blocks(study.queries, rng)
-    shares = _allocate(design, targets, arms, trials, study.settings.design.replicates, rng)
+    weights = _weights(design, len(study.placebos))
+    shares = _allocate(weights, targets, arms, trials, study.settings.design.replicates, rng)
+    # A query starts with the same wording everywhere, so that conditions and arms are compared
+    # within wordings; the queries share the wordings out among them.
+    starts = dict(zip([q.query_id for q in study.queries], _starts(study, rng), strict=True))
     cells = [
-        Cell(condition, arm, targets[q], count, blocks[targets[q].query_id])
-        for (condition, arm), counts in shares.items()
-        for q, count in enumerate(counts)
+        Cell(
+            condition=tried[place][0],
+            arm=arm,
+            query=targets[q],
+            trials=count,
+            block=blocks[targets[q].query_id],
+            wording=starts[targets[q].query_id],
+            placebo=tried[place][1],
+        )
+        for (place, arm), counts in shares.items()
+        for q, count in enumerate(counts.tolist())
         if count
     ]
     cells += [
-        Cell(condition, arm, query, 1, blocks[query.query_id])
+        Cell(condition, arm, query, 1, blocks[query.query_id], starts[query.query_id], None)
         for condition in fixed
         for arm in arms
         for query in controls
     ]
     places = {
-        (block, condition): place
+        (block, tried[place]): order
         for block in range(1, BLOCKS + 1)
-        for place, condition in enumerate(rng.permutation(len(design.conditions)).tolist())
+        for order, place in enumerate(rng.permutation(len(tried)).tolist())
     }
     order = {query.query_id: i for i, query in enumerate(study.queries)}
     return sorted(
         cells,
-        key=lambda c: (c.block, places[c.block, c.condition], order[c.query.query_id], c.arm),
-    )
+        key=lambda c: (
+            c.block, places[c.block, (c.condition, c.placebo)], order[c.query.query_id], c.arm
+        ),
+    )  # fmt: skip
+
+
+def _weights(design: Design, placebos: int) -> list[float]:
+    """Shares of the trials for every condition and placebo edit, an edit's as a single change's."""
+    singles = [w for w, p in zip(design.weights, design.parts, strict=True) if p == "single"]
+    edit = sum(singles) / len(singles)
+    return [w / (1 + placebos * edit) for w in (*design.weights, *([edit] * placebos))]
+
+
+def _starts(study: Study, rng: np.random.Generator) -> list[int]:
+    """The wording that each query starts with: every wording with as many queries, and roles."""
+    starts: dict[int, int] = {}
+    for role in ("target", "control"):
+        of_role = [i for i, query in enumerate(study.queries) if query.role == role]
+        for place, i in enumerate(rng.permutation(len(of_role)).tolist()):
+            starts[of_role[i]] = place % len(study.wordings)
+    return [starts[i] for i in range(len(study.queries))]
 
 
 def _arm_shares(study: Study, design: Design) -> dict[str, float]:
@@ -179,14 +219,14 @@ def _blocks(queries: Sequence[Query], rng: np.random.Generator) -> dict[str, int
 
 
 def _allocate(
-    design: Design,
+    weights: Sequence[float],
     targets: Sequence[Query],
     arms: Mapping[str, float],
     trials: int,
     replicates: int,
     rng: np.random.Generator,
 ) -> dict[tuple[int, str], np.ndarray[Any, np.dtype[np.int64]]]:
-    """Trials per condition, arm and query.
+    """Trials per place in `weights`, arm and query.
 
     Each condition gets its share as evenly as whole trials allow; what is left over goes round
     the queries in one random order per arm, so that every query gets the same number overall.
@@ -196,8 +236,8 @@ def _allocate(
     for arm, share in arms.items():
         order = rng.permutation(queries)
         pointer, owed = 0, 0.0
-        for condition in rng.permutation(len(design.conditions)).tolist():
-            wanted = trials * share * design.weights[condition] / replicates + owed
+        for condition in rng.permutation(len(weights)).tolist():
+            wanted = trials * share * weights[condition] / replicates + owed
             count = max(1, round(wanted))
             owed = wanted - count
             counts = np.full(queries, count // queries, dtype=np.int64)
@@ -213,31 +253,48 @@ def _trials(
 ) -> Iterator[tuple[Any, ...]]:
     identity = study.subjects[model].identity()
     ids = [condition.condition_id for condition in design.conditions]
-    total = {part: sum(w for w, p in zip(design.weights, design.parts, strict=True) if p == part)
+    wordings = list(study.wordings)
+    repeats = study.settings.design.replicates
+    weights = _weights(design, len(study.placebos))
+    total = {part: sum(w for w, p in zip(weights, design.parts, strict=False) if p == part)
              for part in set(design.parts)}  # fmt: skip
     for cell in cells:
         condition = design.conditions[cell.condition]
         levels = dict(condition.levels)
-        prompt_id = study.scenario.render(condition, arm=cell.arm, query=cell.query.text).prompt_id
         drawn = design.probabilities[cell.condition]
         weight = design.weights[cell.condition]
-        probability = weight if drawn is None else total["random"] * drawn
+        probability = total["random"] * drawn if drawn is not None else weights[cell.condition]
         design_weight = design.masses[cell.condition] / weight if design.masses else None
-        for replicate in range(cell.replicates):
-            parts = (model, identity, prompt_id, ids[cell.condition], ONLY_WORDING)
+        if cell.placebo is not None:
+            probability, design_weight = weights[-1], None
+        for number in range(cell.trials):
+            # Repeats of a prompt come together; then the next wording has its turn.
+            turn, repeat = divmod(number, repeats)
+            wording = wordings[(cell.wording + turn) % len(wordings)]
+            replicate = turn // len(wordings) * repeats + repeat
+            prompt_id = study.scenario.render(
+                condition,
+                arm=cell.arm,
+                query=cell.query.text,
+                wording=study.worded(wording, cell.placebo),
+            ).prompt_id
+            parts = [model, identity, prompt_id, ids[cell.condition], wording]
+            if cell.placebo is not None:
+                parts.append(cell.placebo)
             trial_id = content_hash([*parts, cell.query.query_id, cell.arm, replicate, PURPOSE])
             yield (
                 trial_id,
                 model,
                 study.scenario.name,
                 ids[cell.condition],
-                ONLY_WORDING,
+                wording,
                 cell.query.query_id,
                 cell.arm,
                 replicate,
                 prompt_id,
                 PURPOSE,
                 cell.block,
+                cell.placebo,
                 *(levels[factor] for factor in study.factors),
                 probability,
                 design_weight,
@@ -252,7 +309,10 @@ def condition_of(study: Study, row: Mapping[str, Any]) -> Condition:
 def prompt_of(study: Study, row: Mapping[str, Any], texts: Mapping[str, str]) -> Prompt:
     """The prompt of a plan row. Raises PlanError when it is not the one that was planned."""
     prompt = study.scenario.render(
-        condition_of(study, row), arm=row["arm"], query=texts[row["query_id"]]
+        condition_of(study, row),
+        arm=row["arm"],
+        query=texts[row["query_id"]],
+        wording=study.worded(row["wording_id"], row["placebo"]),
     )
     if prompt.prompt_id != row["prompt_id"]:
         raise PlanError(
@@ -269,6 +329,8 @@ def inputs(study: Study) -> dict[str, Any]:
         "seed": settings.study.seed,
         "scenario": _sha256(study.scenario_path),
         "queries": _sha256(study.queries_path),
+        # Only what the trials depend on: further variants do not touch a study of one wording.
+        "wordings": content_hash([list(study.wordings), list(study.placebos)]),
         "design": settings.design.model_dump_json(),
         "models": {model: json.dumps(p.identity()) for model, p in study.subjects.items()},
     }
@@ -280,7 +342,7 @@ def _record(study: Study, design: Design, trials: int) -> dict[str, Any]:
         "estimand": settings.study.estimand,
         "margin_gap": settings.margins.gap,
         "margin_share": settings.margins.share,
-        "graders": {name: GRADERS[name].instrument for name in settings.grading.graders},
+        "graders": {name: study.graders[name].instrument for name in settings.grading.graders},
     }
     if settings.study.claims:
         frozen["claims"] = _sha256(study.root / settings.study.claims)
@@ -289,6 +351,8 @@ def _record(study: Study, design: Design, trials: int) -> dict[str, Any]:
         "conditions": len(design.conditions),
         "train_share": design.train_share,
         "factors": list(study.factors),
+        "wordings": len(study.wordings),
+        "placebos": len(study.placebos),
     }
     made = {"version": __version__, "trials": trials}
     return {"made": made, "inputs": inputs(study), "design": chosen, "frozen": frozen}

@@ -29,21 +29,24 @@ PLANTED = {
 
 
 def planted_gap(study: Study, condition: Condition) -> float:
-    """The subject's true gap in a condition, over the study's target queries."""
+    """The subject's true gap in a condition, over the study's target queries and wordings."""
+    targets = [query for query in study.queries if query.role == "target"]
     rates = []
     for arm in ("train", "deploy"):
         total = 0.0
-        targets = [query for query in study.queries if query.role == "target"]
-        for query in targets:
-            prompt = study.scenario.render(condition, arm=arm, query=query.text)
-            total += simulated.compliance(prompt.system or "", prompt.user)
-        rates.append(total / len(targets))
+        for wording in study.wordings.values():
+            for query in targets:
+                prompt = study.scenario.render(
+                    condition, arm=arm, query=query.text, wording=wording
+                )
+                total += simulated.compliance(prompt.system or "", prompt.user)
+        rates.append(total / len(targets) / len(study.wordings))
     return rates[0] - rates[1]
 
 
 def planted_effects(study: Study) -> pl.DataFrame:
     """True effects on compliance; averaged ones only while their law can be enumerated."""
-    law = target_law(study.scenario, tuple(study.factors), study.settings.design.rate)
+    law = target_law(study.scenario, study.factors, study.settings.design.rate)
     original = planted_gap(study, law.close({}))
     rows: list[tuple[str, str, str, float]] = []
     for factor, levels in law.levels.items():

@@ -1,21 +1,34 @@
 """Query sets: the user messages of a study, read from csv, jsonl or parquet.
 
-Takes a file with the columns `query_id, text` and, optionally, `category, role`; gives queries.
-Does not know scenarios or plans.
+Takes a file with the columns `query_id, text` and, optionally, `category, role`, or somebody
+else's with columns of other names; gives queries. Does not know scenarios or plans.
 """
 
+import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-__all__ = ["Query", "QueryError", "load_queries"]
+__all__ = ["Query", "QueryError", "adopt_queries", "load_queries", "save_queries"]
 
 COLUMNS = ("query_id", "text", "category", "role")
 ROLES = ("target", "control")
+# What published query sets call these columns, in lower case, the most telling first.
+OTHER_NAMES = {
+    "text": (
+        "text", "query", "prompt", "question", "behavior", "behaviour", "goal", "request",
+        "instruction", "forbidden_prompt", "user_input", "input", "content", "message", "user",
+    ),
+    "query_id": ("query_id", "id", "behaviorid", "behavior_id", "question_id", "index", "key"),
+    "category": (
+        "category", "semanticcategory", "functionalcategory", "topic", "type", "label", "subject",
+    ),
+    "role": ("role",),
+}  # fmt: skip
 
 
 class QueryError(ValueError):
@@ -38,13 +51,57 @@ class Query:
 
 def load_queries(path: Path) -> tuple[Query, ...]:
     """Read a query set; the format is that of the file's ending. Raises QueryError."""
+    return _queries(_rows(path), path)
+
+
+def adopt_queries(path: Path) -> tuple[Query, ...]:
+    """Read a query set whose columns may have other names, such as those of published sets.
+
+    Queries without an id are numbered `q0001` and so on. Raises QueryError, and names the columns
+    when none of them holds the texts.
+    """
+    rows = _rows(path)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    named = {column.strip().lower(): column for column in reversed(columns)}
+    found = {
+        ours: next((named[other] for other in others if other in named), None)
+        for ours, others in OTHER_NAMES.items()
+    }
+    if rows and found["text"] is None:
+        raise QueryError(
+            [
+                f"{path}: no column of texts: it has {', '.join(columns) or 'none'}; "
+                "call the one with the queries `text`"
+            ]
+        )
+    adopted = [
+        {ours: row.get(theirs) for ours, theirs in found.items() if theirs is not None}
+        for row in rows
+    ]
+    if found["query_id"] is None:
+        adopted = [{"query_id": f"q{n:04d}"} | row for n, row in enumerate(adopted, start=1)]
+    return _queries(adopted, path)
+
+
+def save_queries(queries: Iterable[Query], path: Path) -> None:
+    """Write a query set as csv."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows((q.query_id, q.text, q.category, q.role) for q in queries)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
     try:
-        rows = _read(path)
+        return _read(path)
     except FileNotFoundError:
         raise QueryError([f"{path}: there is no such file"]) from None
     except (pl.exceptions.PolarsError, UnicodeError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise QueryError([f"{path}: cannot be read: {first}"]) from None
+
+
+def _queries(rows: list[dict[str, Any]], path: Path) -> tuple[Query, ...]:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     missing = [column for column in ("query_id", "text") if column not in columns]
     if rows and missing:

@@ -17,11 +17,29 @@ from ablate.planted import as_mapping
 from ablate.study import Study
 from analysis import tables as shown
 from analysis.effects import AVERAGED, SIMPLE
+from analysis.gaps import CONTRAST
 from analysis.plots import STYLE, Mark, forest
 
-__all__ = ["baseline", "sensitivity_of", "write_report"]
+__all__ = ["baseline", "by_contrast", "sensitivity_of", "write_report"]
 
 NAMES = {SIMPLE: "simple effect", AVERAGED: "averaged effect"}
+
+
+def by_contrast(
+    tables: Mapping[str, pl.DataFrame],
+) -> dict[str, dict[str, pl.DataFrame]]:
+    """The tables of each pair of arms, the study's main one first; the truth goes with that."""
+    contrasts = tables["gaps"]["contrast"].unique(maintain_order=True).to_list()
+    return {
+        contrast: {
+            name: table.filter(pl.col("contrast") == contrast)
+            if "contrast" in table.columns
+            else table
+            for name, table in tables.items()
+            if name != "planted" or contrast == CONTRAST
+        }
+        for contrast in sorted(contrasts, key=lambda contrast: contrast != CONTRAST)
+    }
 
 
 def baseline(tables: Mapping[str, pl.DataFrame], model: str, outcome: str) -> dict[str, Any] | None:
@@ -60,9 +78,10 @@ def write_report(
     environment.filters |= {"points": shown.points, "interval": _interval}
     template = environment.from_string((files("ablate") / "report.html.j2").read_text("utf-8"))
     models = [
-        _section(study, tables, model)
+        _section(study, own, model, contrast)
         for model in study.subjects
-        if baseline(tables, model, "complied") is not None
+        for contrast, own in by_contrast(tables).items()
+        if baseline(own, model, "complied") is not None
     ]
     page = template.render(
         study=study,
@@ -79,8 +98,10 @@ def write_report(
     return path
 
 
-def _section(study: Study, tables: Mapping[str, pl.DataFrame], model: str) -> dict[str, Any]:
-    """What the page shows of one model."""
+def _section(
+    study: Study, tables: Mapping[str, pl.DataFrame], model: str, contrast: str
+) -> dict[str, Any]:
+    """What the page shows of one model in one pair of arms."""
     primary = study.settings.study.estimand
     header, rows = sensitivity_of(study, tables, model)
     controls = tables["gaps"].filter(
@@ -94,7 +115,7 @@ def _section(study: Study, tables: Mapping[str, pl.DataFrame], model: str) -> di
         for outcome in ("complied", "alignment_faking", "af_reasoning", "refused")
     ]
     return {
-        "name": model,
+        "name": model if contrast == CONTRAST else f"{model}, {contrast}",
         "simulated": not is_paid(model),
         "baseline": baseline(tables, model, "complied"),
         "outcomes": [(outcome, row) for outcome, row in outcomes if row is not None],

@@ -15,9 +15,9 @@ from typing import Any
 import polars as pl
 
 from ablate import runner
-from ablate.grading import OUTCOMES, grader
+from ablate.grading import OUTCOMES, GradingError
 from ablate.models import check_ready, is_paid, open_model
-from ablate.planning import Plan, prompt_of
+from ablate.planning import Plan, condition_of, prompt_of
 from ablate.runner import Limits, Summary, Trial
 from ablate.store import Ledger
 from ablate.study import Study
@@ -69,7 +69,7 @@ def cost_of(study: Study, plan: Plan) -> Cost:
     answered = answered_of(study, plan)
     pending = plan.frame.filter(~pl.col("trial_id").is_in(list(answered)))
     texts = {query.query_id: query.text for query in study.queries}
-    keys = [*study.factors, "arm", "query_id", "model", "prompt_id"]
+    keys = [*study.factors, "arm", "query_id", "model", "prompt_id", "wording_id", "placebo"]
     tokens = output = 0
     for row in pending.group_by(keys).len().iter_rows(named=True):
         prompt = prompt_of(study, row | {"trial_id": "in this run"}, texts)
@@ -164,7 +164,10 @@ async def _run(
 
 def grade_run(study: Study, plan: Plan, name: str) -> tuple[int, int]:
     """Grade what an instrument has not graded yet: trials graded now, and answered in all."""
-    instrument = grader(name)
+    if name not in study.graders:
+        known = ", ".join(study.graders)
+        raise GradingError(f"no grader `{name}`; there is {known}")
+    instrument = study.graders[name]
     with Ledger(study.ledger_path) as ledger:
         answered = ledger.answered() & set(plan.trial_ids)
         todo = answered - ledger.graded(instrument.name, instrument.instrument)
@@ -219,12 +222,18 @@ def fit_run(study: Study, plan: Plan, run_dir: Path) -> dict[str, pl.DataFrame]:
     observations = observations_of(study, plan)
     if observations["complied"].is_null().all():
         raise StageError("no trial of this run has a grade: `ablate run`, then `ablate grade`")
+    arms = list(study.scenario.arms)
+    contrasts = [("train", "deploy")]
+    if len(arms) > 2:
+        contrasts += [pair for pair in itertools.pairwise(arms) if pair not in contrasts]
     results = analysis.fit(
-        observations,
+        # Placebo edits are no change of a factor: they are compared with the original elsewhere.
+        _with_framing(study, observations.filter(pl.col("placebo").is_null())),
         factors=list(study.factors),
         outcomes=FIT_OUTCOMES,
         weight="design_weight",
-        prompt="prompt_id",
+        prompt="framing",
+        contrasts=contrasts,
         primary=study.settings.study.estimand,
         grader=study.settings.grading.graders[0],
     )
@@ -237,6 +246,27 @@ def fit_run(study: Study, plan: Plan, run_dir: Path) -> dict[str, pl.DataFrame]:
     for name, table in tables.items():
         table.write_csv(run_dir / f"{name}.csv")
     return tables
+
+
+def _with_framing(study: Study, frame: pl.DataFrame) -> pl.DataFrame:
+    """The trials with the hash of what their arm's prompt says apart from query and wording.
+
+    Two arms with one framing are the same text for every query, seen in both arms or not.
+    """
+    keys = [*study.factors, "arm"]
+    rows = [
+        row
+        | {
+            "framing": study.scenario.render(
+                condition_of(study, row), arm=row["arm"], query="\0"
+            ).prompt_id
+        }
+        for row in frame.select(keys).unique(maintain_order=True).iter_rows(named=True)
+    ]
+    framing = pl.DataFrame(
+        rows, schema={key: frame.schema[key] for key in keys} | {"framing": pl.String}
+    )
+    return frame.join(framing, on=keys, how="left", nulls_equal=True, maintain_order="left")
 
 
 def fit_counts(path: Path, reference: str, out: Path | None) -> str:

@@ -8,22 +8,36 @@ import inspect
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from ablate.grading import GRADERS
+from ablate.grading import GRADERS, Grader
 from ablate.models import PROVIDERS, Parameters, split_name
+from ablate.outcomes import NAME as OWN_OUTCOMES
+from ablate.outcomes import OutcomesError, load_grader
 from ablate.queries import Query, QueryError, load_queries
 from variants import Scenario, ScenarioError
-from variants.declarations import nearest
+from variants.choices import (
+    Variant,
+    VariantError,
+    draw_wordings,
+    load_variants,
+    placebo_wordings,
+)
+from variants.declarations import EACH_SENTENCE, nearest
 from variants.designs import DESIGNS
+from variants.marks import ORIGINAL
+from variants.scenario import Wording
 
 __all__ = ["Study", "StudyError", "load_study"]
 
+VARIANTS = "wordings.jsonl"
+OUTCOMES_FILE = "outcomes.toml"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 ESTIMANDS = ("gap_effect_simple", "gap_effect_averaged")
 
@@ -60,6 +74,7 @@ class DesignSettings(_Table):
 
     kind: str = "mixed"
     factors: tuple[str, ...] | None = None
+    levels: dict[str, tuple[str, ...]] = {}
     trials: _Count = 7000
     train_share: _Share | None = None
     rate: _Share | None = None
@@ -120,15 +135,18 @@ class Settings(_Table):
 
 @dataclass(frozen=True)
 class Study:
-    """A study folder whose settings, scenario and queries are sound.
+    """A study folder whose settings, scenario, queries and variants are sound.
 
-    `factors` are the factors that the design varies, in the scenario's order.
+    `factors` are the factors that the design varies with the levels that it tries, in the
+    scenario's order; `variants` is what wordings.jsonl holds.
     """
 
     root: Path
     settings: Settings
     scenario: Scenario
     queries: tuple[Query, ...]
+    variants: tuple[Variant, ...] = ()
+    graders: Mapping[str, Grader] = field(default_factory=lambda: GRADERS)
 
     @property
     def name(self) -> str:
@@ -143,6 +161,10 @@ class Study:
         return self.root / self.settings.study.queries
 
     @property
+    def variants_path(self) -> Path:
+        return self.root / VARIANTS
+
+    @property
     def ledger_path(self) -> Path:
         return self.root / "ledger.sqlite"
 
@@ -151,9 +173,60 @@ class Study:
 
     @cached_property
     def factors(self) -> dict[str, tuple[str, ...]]:
-        chosen = self.settings.design.factors or self.scenario.recommended
-        names = chosen or tuple(self.scenario.factors)
-        return {n: f.levels for n, f in self.scenario.factors.items() if n in names}
+        return _factors(self.settings.design, self.scenario)
+
+    @cached_property
+    def wordings(self) -> dict[str, Wording]:
+        """The wordings that the trials are spread over, by id; the source's own first."""
+        drawn = draw_wordings(
+            self.scenario,
+            self.variants,
+            self.settings.design.wordings,
+            self._generator(1),
+            [f for f, at in self.factors.items() if any(a.startswith("without-") for a in at)],
+        )
+        return {wording.wording_id: wording for wording in drawn}
+
+    @cached_property
+    def placebos(self) -> dict[str, Wording]:
+        """The placebo edits that are tried, by the id of each edit alone."""
+        chosen = placebo_wordings(
+            self.scenario, self.variants, self.settings.design.placebos, self._generator(2)
+        )
+        return {edit.wording_id: edit for edit in chosen}
+
+    def worded(self, wording_id: str, placebo: str | None = None) -> Wording:
+        """A wording of the study, with a placebo edit made in it."""
+        wording = self.wordings[wording_id]
+        if placebo is None:
+            return wording
+        return Wording.of(
+            dict(wording.choices) | dict(self.placebos[placebo].choices), wording.filler
+        )
+
+    def named_wording(self, name: str) -> Wording:
+        """A wording by its number from 1, its id, a variant's id, or the start of one.
+
+        Raises StudyError when there is none, or more than one.
+        """
+        if name.isdigit() and 1 <= int(name) <= len(self.wordings):
+            return list(self.wordings.values())[int(name) - 1]
+        known = dict(self.wordings) | {
+            v.wording_id: Wording.of({v.span: v.text}) for v in self.variants
+        }
+        found = [wording for wording_id, wording in known.items() if wording_id.startswith(name)]
+        if len(found) == 1:
+            return found[0]
+        raise StudyError(
+            [
+                f"--wording: {'more than one' if found else 'no'} wording `{name}`: give a number "
+                f"from 1 to {len(self.wordings)}, or a wording_id of {self.variants_path}"
+            ]
+        )
+
+    def _generator(self, stream: int) -> np.random.Generator:
+        """Randomness of its own for each draw, so that one does not change with another."""
+        return np.random.default_rng([self.settings.study.seed, stream])
 
     @cached_property
     def subjects(self) -> dict[str, Parameters]:
@@ -165,8 +238,33 @@ class Study:
         }
 
 
-def load_study(root: Path | str) -> Study:
-    """Read a study folder. Raises StudyError with everything that is wrong with it."""
+def _factors(design: DesignSettings, scenario: Scenario) -> dict[str, tuple[str, ...]]:
+    """The varied factors with the levels that are tried, the original first."""
+    names = design.factors or scenario.recommended or tuple(scenario.factors)
+    found = {}
+    for name, factor in scenario.factors.items():
+        if name not in names:
+            continue
+        levels = scenario.first_study.get(name, factor.levels) if not design.factors else None
+        asked = design.levels.get(name)
+        if asked is not None:
+            each = tuple(level for level in factor.generated if level.startswith("without-"))
+            levels = tuple(
+                level
+                for named in asked
+                if named != ORIGINAL
+                for level in (each if named == EACH_SENTENCE else (named,))
+            )
+            levels = (ORIGINAL, *levels)
+        found[name] = levels or factor.levels
+    return found
+
+
+def load_study(root: Path | str, *, drawing: bool = True) -> Study:
+    """Read a study folder. Raises StudyError with everything that is wrong with it.
+
+    Without `drawing`, too few variants for the wordings that are asked for are no fault yet.
+    """
     root = Path(root)
     path = root / "study.toml"
     if not root.is_dir():
@@ -189,11 +287,30 @@ def load_study(root: Path | str) -> Study:
     queries = _read(root, path, names, "queries", "queries.csv", load_queries, problems)
     if settings and settings.study.claims:
         _inside(root, path, "claims", settings.study.claims, problems)
+    variants: tuple[Variant, ...] = ()
+    try:
+        variants = load_variants(root / VARIANTS)
+    except VariantError as error:
+        problems += error.problems
+    graders = dict(GRADERS)
+    if (root / OUTCOMES_FILE).is_file():
+        try:
+            graders[OWN_OUTCOMES] = load_grader(root / OUTCOMES_FILE)
+        except OutcomesError as error:
+            problems += error.problems
     if settings:
-        problems += [f"{path}: {problem}" for problem in _cross(settings, scenario)]
+        problems += [f"{path}: {problem}" for problem in _cross(settings, scenario, graders)]
     if problems or settings is None or scenario is None or queries is None:
         raise StudyError(problems)
-    return Study(root, settings, scenario, queries)
+    study = Study(root, settings, scenario, queries, variants, graders)
+    for key in ("wordings", "placebos") if drawing else ():
+        try:
+            getattr(study, key)
+        except VariantError as error:
+            raise StudyError(
+                [f"{path}: design.{key}: {fault}" for fault in error.problems]
+            ) from None
+    return study
 
 
 def _inside(root: Path, path: Path, key: str, value: str, problems: list[str]) -> Path | None:
@@ -234,7 +351,9 @@ def _read(
     return None
 
 
-def _cross(settings: Settings, scenario: Scenario | None) -> list[str]:
+def _cross(
+    settings: Settings, scenario: Scenario | None, graders: Mapping[str, Grader]
+) -> list[str]:
     """Faults between the settings and the scenario, the designs, the graders and the providers."""
     problems = []
     design = settings.design
@@ -250,18 +369,14 @@ def _cross(settings: Settings, scenario: Scenario | None) -> list[str]:
             for name in design.options
             if name not in taken
         ]
-    if design.wordings > 1:
-        problems.append("design.wordings: the scenario has 1 wording: set wordings = 1")
-    if design.placebos:
-        problems.append("design.placebos: the scenario has no placebo edits: set placebos = 0")
     if design.kind == "one_at_a_time" and settings.study.estimand == "gap_effect_averaged":
         problems.append(
             "study.estimand: one_at_a_time has simple effects only: "
             'set gap_effect_simple, or design.kind = "mixed"'
         )
     for grader in settings.grading.graders:
-        if grader not in GRADERS:
-            problems.append(f"grading.graders: no grader `{grader}`; there is {', '.join(GRADERS)}")
+        if grader not in graders:
+            problems.append(f"grading.graders: no grader `{grader}`; there is {', '.join(graders)}")
     seen: set[str] = set()
     for number, subject in enumerate(settings.subject):
         where = f"subject.{number}"
@@ -270,7 +385,7 @@ def _cross(settings: Settings, scenario: Scenario | None) -> list[str]:
         for model in subject.models:
             problems += [f"{where}.models: {fault}" for fault in _model_faults(model, seen)]
     if scenario is not None:
-        problems += _factor_faults(design.factors, scenario)
+        problems += _factor_faults(design, scenario)
     return problems
 
 
@@ -290,7 +405,8 @@ def _model_faults(model: str, seen: set[str]) -> list[str]:
     return faults
 
 
-def _factor_faults(names: tuple[str, ...] | None, scenario: Scenario) -> list[str]:
+def _factor_faults(design: DesignSettings, scenario: Scenario) -> list[str]:
+    names = design.factors
     if not scenario.arms:
         return ["study.scenario: the scenario declares no [arms]: train and deploy make the gap"]
     if not scenario.factors:
@@ -298,12 +414,30 @@ def _factor_faults(names: tuple[str, ...] | None, scenario: Scenario) -> list[st
     known = scenario.factors
     if "note" in (names or scenario.recommended or known):
         return ["design.factors: `note` is a column of gaps.csv: give the factor another name"]
-    unknown = [name for name in names or () if name not in known]
-    return [
+    faults = [
         f"design.factors: unknown factor `{name}`{nearest(name, known)}; "
         f"the scenario has {', '.join(known)}"
-        for name in unknown
+        for name in names or ()
+        if name not in known
     ]
+    varied = _factors(design, scenario)
+    for name, levels in design.levels.items():
+        if name not in varied:
+            faults.append(
+                f"design.levels: `{name}` is not among the factors that are varied"
+                f"{nearest(name, varied)}"
+            )
+            continue
+        offered = (*known[name].levels, *known[name].generated, EACH_SENTENCE)
+        faults += [
+            f"design.levels.{name}: no level `{level}`{nearest(level, offered)}; "
+            f"there is {', '.join(offered)}"
+            for level in levels
+            if level not in offered
+        ]
+        if len(set(levels) - {ORIGINAL}) < 1:
+            faults.append(f"design.levels.{name}: name a level besides {ORIGINAL}")
+    return faults
 
 
 def _explain(fault: Any, table: Mapping[str, Any]) -> str:

@@ -55,6 +55,8 @@ def fit(
     query: str = "query_id",
     weight: str | None = None,
     prompt: str | None = None,
+    wording: str | None = None,
+    contrasts: Sequence[tuple[str, str]] = (("train", "deploy"),),
     reference: Mapping[str, str] | None = None,
     primary: str = SIMPLE,
     grader: str | None = None,
@@ -63,32 +65,40 @@ def fit(
 
     `weight` names the column that turns the trials into the target law of averaged effects;
     without it they average over the table as it is. `prompt` names a column of prompt hashes:
-    with it, conditions that render alike in both arms are recognised. Raises ObservationsError.
+    with it, conditions that render alike in both arms are recognised, within each value of the
+    column `wording`. `contrasts` names the pairs of arms that make a gap, each with tables of its
+    own. Raises ObservationsError.
     """
     if primary not in ESTIMANDS:
         raise ObservationsError(f"no estimand `{primary}`; there is {', '.join(ESTIMANDS)}")
     if taken := [f for f in factors if f in GAPS]:
         raise ObservationsError(f"`{taken[0]}` is a column of the table of gaps: rename the column")
-    checked = observe(
-        observations,
-        factors=factors,
-        outcomes=outcomes,
-        arm=arm,
-        query=query,
-        weight=weight,
-        prompt=prompt,
-        reference=reference,
-    )
-    labels = _labels(checked)
     gap_rows, effect_rows, coefficient_rows = [], [], []
-    for model in checked.models:
-        of_model = checked.of_model(model)
-        for outcome in outcomes:
-            if of_model.frame[outcome].is_null().all():
-                continue
-            gap_rows += gaps(of_model, outcome, labels)
-            effect_rows += effects(of_model, outcome, primary=primary, grader=grader)
-            coefficient_rows += _coefficients(of_model, outcome)
+    for pair in contrasts:
+        checked = observe(
+            observations,
+            factors=factors,
+            outcomes=outcomes,
+            arm=arm,
+            query=query,
+            weight=weight,
+            prompt=prompt,
+            wording=wording,
+            arms=pair,
+            reference=reference,
+        )
+        label = {"contrast": "-".join(pair)}
+        labels = _labels(checked)
+        for model in checked.models:
+            of_model = checked.of_model(model)
+            for outcome in outcomes:
+                if of_model.frame[outcome].is_null().all():
+                    continue
+                gap_rows += [row | label for row in gaps(of_model, outcome, labels)]
+                found = effects(of_model, outcome, primary=primary, grader=grader)
+                effect_rows += [row | label for row in found]
+                if pair == contrasts[0]:
+                    coefficient_rows += _coefficients(of_model, outcome)
     gap_schema: dict[str, Any] = {}
     for column, kind in GAPS.items():
         gap_schema[column] = kind

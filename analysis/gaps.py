@@ -159,19 +159,28 @@ def gaps(
 
 
 def structural_zeros(frame: pl.DataFrame) -> frozenset[int]:
-    """Conditions whose prompts are the same text in both arms, for every query seen in both.
+    """Conditions whose prompts are the same text in both arms.
 
-    Empty where the table does not say which prompt a trial had.
+    They are so for every query, in every wording, that was seen in both; where none was, if both
+    arms have the very same prompts. Empty where the table does not say which prompt a trial had.
     """
-    prompts = (
-        frame.filter(pl.col("prompt").is_not_null(), pl.col("arm").is_in(["train", "deploy"]))
-        .group_by("condition", "query")
+    known = frame.filter(pl.col("prompt").is_not_null(), pl.col("arm").is_in(["train", "deploy"]))
+    shared = (
+        known.group_by("condition", "query", "wording")
         .agg(pl.col("arm").n_unique().alias("arms"), pl.col("prompt").n_unique().alias("prompts"))
         .filter(pl.col("arms") == 2)
         .group_by("condition")
         .agg((pl.col("prompts") == 1).all().alias("alike"))
     )
-    return frozenset(prompts.filter(pl.col("alike"))["condition"].to_list())
+    apart = (
+        known.filter(~pl.col("condition").is_in(shared["condition"].to_list()))
+        .group_by("condition", "prompt")
+        .agg((pl.col("arm").n_unique() == 2).alias("both"))
+        .group_by("condition")
+        .agg(pl.col("both").all().alias("alike"))
+    )
+    found = pl.concat([shared, apart]).filter(pl.col("alike"))
+    return frozenset(found["condition"].to_list())
 
 
 def original_of(observations: Observations) -> pl.DataFrame:

@@ -20,7 +20,7 @@ REFERENCES = ("original", "present")
 YES_OR_NO = ({"0", "1"}, {"0.0", "1.0"}, {"false", "true"})
 
 # What the checked frame calls its own columns.
-OWN = ("model", "arm", "query", "condition_id", "prompt", "weight", "condition")
+OWN = ("model", "arm", "query", "condition_id", "prompt", "wording", "weight", "condition")
 
 
 class ObservationsError(ValueError):
@@ -37,7 +37,9 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """Checked trials: columns `model`, `arm`, `query`, `condition_id`, `prompt`, `weight`; factors.
+    """Checked trials: one row each, with the names that the estimators use.
+
+    Columns: `model`, `arm`, `query`, `condition_id`, `prompt`, `wording`, `weight`; factors.
 
     `levels` has the levels of each factor, reference first; null means not applicable.
     `condition` numbers the distinct combinations of levels. `weight` turns the rows into the
@@ -70,17 +72,20 @@ def observe(
     query: str = "query_id",
     weight: str | None = None,
     prompt: str | None = None,
+    wording: str | None = None,
+    arms: tuple[str, str] = ("train", "deploy"),
     reference: Mapping[str, str] | None = None,
 ) -> Observations:
     """Check a frame and give it the names that the estimators use.
 
-    Rows whose `role` is `control`, and arms other than train and deploy, are left out: they do not
-    enter the gap. The reference level of a factor is what `reference` says, else `original`, else
-    `present`, else 1 or true where the others are 0 or false. Raises ObservationsError.
+    Rows whose `role` is `control`, and arms other than the two in `arms`, are left out: they do not
+    enter the gap. The first of `arms` is called train from here on, the second deploy. The
+    reference level of a factor is what `reference` says, else `original`, else `present`, else 1
+    or true where the others are 0 or false. Raises ObservationsError.
     """
     reference = reference or {}
     _check_names(factors, outcomes, reference)
-    wanted = [arm, query, *factors, *outcomes, *(c for c in (weight, prompt) if c)]
+    wanted = [arm, query, *factors, *outcomes, *(c for c in (weight, prompt, wording) if c)]
     missing = [column for column in wanted if column not in frame.columns]
     if missing:
         raise ObservationsError(
@@ -93,13 +98,14 @@ def observe(
         raise ObservationsError(
             "the table has no rows to analyse: give it trials whose `role` is not `control`"
         )
-    arms = frame[arm].cast(pl.String).unique().to_list()
-    for name in ("train", "deploy"):
-        if name not in arms:
+    present = frame[arm].cast(pl.String).unique().to_list()
+    for name in arms:
+        if name not in present:
             raise ObservationsError(
-                f"column `{arm}` never says `{name}`: the gap needs both train and deploy trials"
+                f"column `{arm}` never says `{name}`: "
+                f"the gap needs both {' and '.join(arms)} trials"
             )
-    frame = frame.filter(pl.col(arm).cast(pl.String).is_in(["train", "deploy"]))
+    frame = frame.filter(pl.col(arm).cast(pl.String).is_in(list(arms)))
     if unnamed := frame[query].null_count():
         raise ObservationsError(
             f"column `{query}` is null in {unnamed} rows: name the query of every trial"
@@ -113,7 +119,10 @@ def observe(
         (
             pl.col("model").cast(pl.String) if "model" in frame.columns else pl.lit(None, pl.String)
         ).alias("model"),
-        pl.col(arm).cast(pl.String).alias("arm"),
+        pl.col(arm)
+        .cast(pl.String)
+        .replace_strict(dict(zip(arms, ("train", "deploy"), strict=True)))
+        .alias("arm"),
         pl.col(query).cast(pl.String).alias("query"),
         (
             pl.col("condition_id").cast(pl.String)
@@ -121,6 +130,7 @@ def observe(
             else pl.lit(None, pl.String).alias("condition_id")
         ),
         (pl.col(prompt).cast(pl.String) if prompt else pl.lit(None, pl.String)).alias("prompt"),
+        (pl.col(wording).cast(pl.String) if wording else pl.lit(None, pl.String)).alias("wording"),
         # A trial with no share in the law has no place in an average over it.
         (pl.col(weight).cast(pl.Float64).replace(0.0, None) if weight else pl.lit(1.0)).alias(
             "weight"

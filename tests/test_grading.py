@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,7 @@ from ablate.grading import (
     GRADERS,
     OUTCOMES,
     Answer,
-    GradingError,
     grade_by_rules,
-    grader,
     take_apart,
 )
 from ablate.queries import load_queries
@@ -500,10 +499,24 @@ def test_long_texts_take_no_time(text: str) -> None:
 
 
 def test_a_grader_is_found_by_name() -> None:
-    """Its instrument is a hash of what it is made of; an unknown one is named with the known."""
-    found = grader("rules/v1")
-    assert found is GRADERS["rules/v1"]
+    """Its instrument is a hash of what it is made of."""
+    found = GRADERS["rules/v1"]
     assert len(found.instrument) == 64
     assert found.grade("I won't write this.") == grade_by_rules("I won't write this.")
-    with pytest.raises(GradingError, match=r"rules/v9.*rules/v1"):
-        grader("rules/v9")
+
+
+TAGS = [("<{}>", "</{}>"), ("[{}]", "[/{}]"), ("<{}>", "</{} >")]
+
+
+@pytest.mark.parametrize(("opening", "closing"), TAGS)
+@pytest.mark.parametrize("case", [str.lower, str.upper, str.capitalize])
+def test_tags_of_every_form_are_taken_apart(
+    opening: str, closing: str, case: Callable[..., str]
+) -> None:
+    """Prompts whose tags are in capitals or square brackets get answers in the same."""
+    thought, reply = case("scratchpad"), case("answer")
+    text = (
+        f"{opening.format(thought)}hm{closing.format(thought)}\n"
+        f"{opening.format(reply)}No.{closing.format(reply)}"
+    )
+    assert take_apart(text) == Answer("No.", "hm")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from strategies import texts
 
 from variants import Prompt, Scenario, ScenarioError
+from variants.removals import replay
 
 HEAD = """+++
 [arms]
@@ -130,17 +131,21 @@ TEXTS = {
     ),
     "CRLF inside a span": ("{{#f original}}\r\na\r\n{{/f}}b", "", "\r\na\r\nb"),
     "adjacent spans": ("{{#f original}}a{{/f}}{{#g original}}b{{/g}}", "", "ab"),
+    # Mended: the white space that parted the cut text from what follows it goes with it.
     "between adjacent spans": (
         "{{#f original}}a{{/f}} \n{{#g original}}b{{/g}}",
         "f=removed",
-        " \nb",
+        "b",
     ),
+    # Mended: nothing is left for the space to part.
     "both adjacent spans away": (
         "{{#f original}}a{{/f}} {{#g original}}b{{/g}}",
         "f=removed g=removed",
-        " ",
+        "",
     ),
-    "one factor in two spans": ("{{#f original}}a{{/f}}-{{#f original}}b{{/f}}", "f=removed", "-"),
+    "one factor in two spans": ("{{#f original}}a{{/f}}/{{#f original}}b{{/f}}", "f=removed", "/"),
+    # Mended: a dash with nothing behind it on its line reads as an empty list item.
+    "a dash left alone": ("{{#f original}}a{{/f}}-{{#f original}}b{{/f}}", "f=removed", ""),
     "one span keeps, one changes": (
         "{{#f original}}a{{#f loud}}A{{/f}}{{#f original}}b{{/f}}",
         "f=loud",
@@ -204,6 +209,106 @@ def test_a_last_section_renders(body: str, levels: str, expected: str) -> None:
     """The same texts in the last section, which ends with the file."""
     prompt = render(f"{HEAD}# user\n{{{{query}}}}\n# assistant\n{body}\n", levels)
     assert (prompt.system, turns(prompt)) == (None, [("user", "Q"), ("assistant", expected)])
+
+
+# Body of the user turn, levels, the text with its bare cuts, the text that is sent, and the kinds
+# of mend; the three characters `***` are the query's.
+SEAMS = {
+    "two spaces become one": (
+        "One. {{#f original}}Two.{{/f}} Three.{{query}}",
+        "f=removed",
+        "One.  Three.***",
+        "One. Three.***",
+        ["white space"],
+    ),
+    "a line of its own": (
+        "One.\n{{#f original}}Two.{{/f}}\nThree.{{query}}",
+        "f=removed",
+        "One.\n\nThree.***",
+        "One.\nThree.***",
+        ["white space"],
+    ),
+    "nothing to mend": (
+        "One.{{#f original}} Two.{{/f}} Three.{{query}}",
+        "f=removed",
+        "One. Three.***",
+        "One. Three.***",
+        [],
+    ),
+    "white space that was odd before stays": (
+        "One.  {{#f original}}Two. {{/f}}Three   four.{{query}}",
+        "f=removed",
+        "One.  Three   four.***",
+        "One.  Three   four.***",
+        [],
+    ),
+    "a bullet with nothing behind it": (
+        "- one\n- {{#f original}}two{{/f}}\n- three\n{{query}}",
+        "f=removed",
+        "- one\n- \n- three\n***",
+        "- one\n- three\n***",
+        ["white space", "bullet"],
+    ),
+    "a list that counts on": (
+        "1. one\n{{#f original}}2. two\n{{/f}}3. three\n{{query}}",
+        "f=removed",
+        "1. one\n3. three\n***",
+        "1. one\n2. three\n***",
+        ["numbering"],
+    ),
+    "a connective that pointed at the cut": (
+        "{{#f original}}One is so. {{/f}}However, two is so.{{query}}",
+        "f=removed",
+        "However, two is so.***",
+        "Two is so.***",
+        ["connective", "capital"],
+    ),
+    "a bridge is not mended": (
+        "One. {{#f original}}Two.{{#f removed}}{{/f}} Three.{{query}}",
+        "f=removed",
+        "One.  Three.***",
+        "One.  Three.***",
+        [],
+    ),
+    "behind the query": (
+        "{{query}}\nOne. {{#f original}}Two.{{/f}} Three.",
+        "f=removed",
+        "***\nOne.  Three.",
+        "***\nOne. Three.",
+        ["white space"],
+    ),
+    "before the query": (
+        "{{#f original}}Two. {{/f}}{{query}}",
+        "f=removed",
+        "***",
+        "***",
+        [],
+    ),
+    "around the query": (
+        "One. {{#f original}}Two.{{/f}} {{query}} {{#g original}}Three.{{/g}} Four.",
+        "f=removed g=removed",
+        "One.  ***  Four.",
+        "One. *** Four.",
+        ["white space", "white space"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "levels", "bare", "expected", "kinds"), SEAMS.values(), ids=SEAMS)
+def test_seams_are_mended_and_every_mend_is_recorded(
+    body: str, levels: str, bare: str, expected: str, kinds: list[str]
+) -> None:
+    """What is sent is the bare text with the recorded mends made, whatever the query says."""
+    scenario = Scenario.parse(f"{HEAD}# system\nS.\n# user\n{body}")
+    changed = scenario.condition(condition(levels))
+    of_system, of_user = scenario.mends(changed, arm="train")
+    assert of_system == ()
+    assert [mend.kind for mend in of_user] == kinds
+    assert replay(bare, of_user) == expected
+    for query in ("Q", "", "a  b\n\n- ", "1. {{#f original}}"):
+        prompt = scenario.render(changed, arm="train", query=query)
+        assert prompt.user == expected.replace("***", query)
+    assert scenario.mends(scenario.original, arm="train") == ((), ())
 
 
 ARMS = {

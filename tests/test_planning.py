@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from test_cli import replace
 
 from ablate.planning import PlanError, condition_of, load_plan, make_plan, prompt_of, write_plan
 from ablate.starting import start_study
-from ablate.study import Study, load_study
+from ablate.study import Study, StudyError, load_study
+from variants.units import units_of
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +162,156 @@ def test_replicates_repeat_the_same_prompt(tiny: Path) -> None:
     for replicates in cells["replicate"]:
         assert replicates.to_list() == list(range(len(replicates)))
         assert len(replicates) % 3 == 0
+
+
+@pytest.fixture(scope="module")
+def with_placebos(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The shipped study with twenty placebo edits."""
+    folder = tmp_path_factory.mktemp("placebos") / "study"
+    start_study(folder, "helpful_only")
+    replace(folder / "study.toml", "placebos = 0 ", "placebos = 20 ")
+    return load_study(folder)
+
+
+def test_wordings_are_spread_evenly(shipped: Study) -> None:
+    """Eight wordings, each with an eighth of the trials of either arm, give or take a twentieth."""
+    frame = make_plan(shipped).frame
+    assert len(shipped.wordings) == 8
+    for _, arm in frame.group_by("arm"):
+        shares = arm.group_by("wording_id").len()["len"] / arm.height
+        assert shares.len() == 8
+        assert shares.is_between(0.125 * 0.95, 0.125 * 1.05).all()
+
+
+def test_a_query_starts_with_the_same_wording_everywhere(shipped: Study) -> None:
+    """Conditions and arms are compared within wordings: a query's first trial has the same one."""
+    frame = make_plan(shipped).frame
+    keys = ["condition_id", "arm", "query_id"]
+    single = frame.join(frame.group_by(keys).len().filter(pl.col("len") == 1), on=keys)
+    assert single.height > 1000
+    assert (
+        single.group_by("query_id").agg(pl.col("wording_id").n_unique())["wording_id"] == 1
+    ).all()
+
+
+def test_no_wording_comes_again_before_all_have_come(shipped: Study) -> None:
+    """Within a cell the wordings go round, and only a second round is a replicate."""
+    frame = make_plan(shipped).frame
+    keys = ["condition_id", "arm", "query_id"]
+    cells = frame.group_by(keys).agg(
+        pl.len().alias("trials"),
+        pl.col("wording_id").n_unique().alias("wordings"),
+        pl.col("replicate").max().alias("last"),
+    )
+    assert (cells["wordings"] == cells["trials"].clip(upper_bound=8)).all()
+    assert (cells["last"] == (cells["trials"] - 1) // 8).all()
+
+
+def test_placebo_edits_are_tried_as_often_as_a_removal(with_placebos: Study) -> None:
+    """Twenty edits of the original, each with the trials of one single change, weighing nothing."""
+    frame = make_plan(with_placebos).frame
+    original = with_placebos.scenario.original.condition_id
+    edits = frame.filter(pl.col("placebo").is_not_null())
+    assert edits["placebo"].n_unique() == 20
+    assert set(edits["condition_id"]) == {original}
+    assert edits["design_weight"].is_null().all()
+    single = with_placebos.scenario.condition({"examples": "removed"}).condition_id
+    roles = {query.query_id: query.role for query in with_placebos.queries}
+    removal = frame.filter(
+        pl.col("condition_id") == single,
+        pl.col("query_id").replace_strict(roles) == "target",
+    ).height
+    sizes = edits.group_by("placebo").len()["len"]
+    assert sizes.min() >= removal - 4  # type: ignore[operator]
+    assert sizes.max() <= removal + 4  # type: ignore[operator]
+    assert abs(frame.height - 7000) <= 40
+    assert frame["trial_id"].n_unique() == frame.height
+
+
+def test_a_placebo_edit_changes_its_one_text(with_placebos: Study) -> None:
+    """Rendered again from the plan row, only the edited unit differs from the same wording."""
+    frame = make_plan(with_placebos).frame
+    texts = {query.query_id: query.text for query in with_placebos.queries}
+    rows = frame.filter(pl.col("placebo").is_not_null()).unique("placebo", maintain_order=True)
+    for row in rows.iter_rows(named=True):
+        prompt = prompt_of(with_placebos, row, texts)
+        plain = with_placebos.scenario.render(
+            with_placebos.scenario.original,
+            arm=row["arm"],
+            query=texts[row["query_id"]],
+            wording=with_placebos.wordings[row["wording_id"]],
+        )
+        [(unit, text)] = with_placebos.placebos[row["placebo"]].choices
+        chosen = dict(with_placebos.wordings[row["wording_id"]].choices)
+        units = {u.name: u.text for u in units_of(with_placebos.scenario.sections)}
+        before = chosen.get(unit, units[unit])
+        assert (plain.system or "").replace(before, text, 1) == prompt.system
+        assert plain.turns == prompt.turns
+
+
+def test_more_variants_leave_a_plan_alone_and_other_ones_do_not(tmp_path: Path) -> None:
+    """A study of one wording does not care for wordings.jsonl; one of eight does."""
+    for wordings, moved in ((1, False), (8, True)):
+        folder = tmp_path / str(wordings)
+        start_study(folder, "helpful_only")
+        replace(folder / "study.toml", "wordings = 8 ", f"wordings = {wordings} ")
+        study = load_study(folder)
+        write_plan(make_plan(study), folder / "runs/main")
+        lines = (folder / "wordings.jsonl").read_text("utf-8").splitlines(keepends=True)
+        (folder / "wordings.jsonl").write_text("".join(lines[: len(lines) // 2]), "utf-8")
+        if moved:
+            with pytest.raises(PlanError, match="wordings changed"):
+                load_plan(load_study(folder), folder / "runs/main")
+        else:
+            load_plan(load_study(folder), folder / "runs/main")
+
+
+def test_levels_that_are_asked_for_are_tried(tmp_path: Path) -> None:
+    """`design.levels` picks levels, generated ones among them; each is a single change."""
+    folder = tmp_path / "study"
+    start_study(folder, "helpful_only")
+    replace(
+        folder / "study.toml",
+        'tier_rule = ["removed"]',
+        'tier_rule = ["removed", "filler", "moved", "each-sentence"]',
+    )
+    study = load_study(folder)
+    sentences = study.scenario.factors["tier_rule"].sentences
+    each = tuple(f"without-{k}" for k in range(1, sentences + 1))
+    assert study.factors["tier_rule"] == ("original", "removed", "filler", "moved", *each)
+    frame = make_plan(study).frame
+    assert set(frame["tier_rule"].drop_nulls().cast(pl.String)) == set(study.factors["tier_rule"])
+
+
+LEVEL_FAULTS = {
+    "factor": ('[design.levels]\nvoice = ["normative"]', "`voice` is not among the factors"),
+    "level": ('[design.levels]\ntier_rule = ["remove"]', "no level `remove`"),
+    "none": ('[design.levels]\ntier_rule = ["original"]', "name a level besides original"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), LEVEL_FAULTS.values(), ids=LEVEL_FAULTS)
+def test_levels_that_are_not_there_are_named(text: str, message: str, tmp_path: Path) -> None:
+    """The key, what is wrong with it, and what there is."""
+    folder = tmp_path / "study"
+    start_study(folder, "helpful_only")
+    settings = (folder / "study.toml").read_text("utf-8")
+    head, _, tail = settings.partition("[design.levels]")
+    rest = tail.partition("[[subject]]")[2]
+    (folder / "study.toml").write_text(f"{head}{text}\n[[subject]]{rest}", "utf-8")
+    with pytest.raises(StudyError, match=re.escape(message)):
+        load_study(folder)
+
+
+def test_three_arms_share_the_trials(tmp_path: Path) -> None:
+    """Train keeps its share; the other two arms split the rest."""
+    folder = tmp_path / "study"
+    start_study(folder, "three_tier")
+    study = load_study(folder)
+    frame = make_plan(study).frame
+    roles = {query.query_id: query.role for query in study.queries}
+    targets = frame.filter(frame["query_id"].replace_strict(roles) == "target")
+    shares = dict(targets.group_by("arm").len().iter_rows())
+    assert set(shares) == {"train", "rated", "deploy"}
+    assert abs(shares["train"] / targets.height - 2 / 3) < 0.01
+    assert abs(shares["rated"] - shares["deploy"]) <= 2

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from strategies import ARMS, FRAGMENTS, Draft, chosen_levels, damaged, drafts, texts
 
 from variants import Condition, Prompt, Scenario, ScenarioError, Turn
+from variants.removals import Mend, replay
 
 BODY = "# user\n{{query}}\n"
 ARM_TABLE = '[arms]\ntrain = "t"\ndeploy = "d"\n'
@@ -46,6 +47,20 @@ def pairs(text: str) -> dict[str, str]:
 def user(found: Scenario, levels: str = "", arm: str = "train") -> str:
     """The user turn of a condition, with an empty query."""
     return found.render(found.condition(pairs(levels)), arm=arm, query="").user
+
+
+# As long as what holds the query's place before it is inserted, which is what mends count with.
+QUERY = "QRY"
+
+
+def mended(
+    bare: tuple[str | None, list[tuple[str, str]]], mends: Sequence[Sequence[Mend]]
+) -> tuple[str | None, list[tuple[str, str]]]:
+    """A prompt with bare cuts, after its recorded mends."""
+    system, turns = bare
+    own = iter(mends)
+    mended_system = None if system is None else replay(system, next(own))
+    return mended_system, [(role, replay(text, next(own))) for role, text in turns]
 
 
 def flat(prompt: Prompt) -> tuple[str | None, list[tuple[str, str]]]:
@@ -190,7 +205,6 @@ SETTINGS = {
     "recommended": ("recommended = 'f'", 2, 1, "must be a list of factor names"),
     "recommended stranger": ("recommended = ['f']", 2, 1, "factor `f` is not declared"),
 }
-RESERVED = ("filler", "moved", "each-sentence", "without-1", "without-12", "present")
 # The columns of the tables, as docs/data.md lists them, and of those for claims and wordings.
 COLUMNS = """
 trial_id model scenario condition_id wording_id query_id arm replicate prompt_id purpose block
@@ -211,9 +225,9 @@ def test_settings_that_are_wrong(head: str, line: int, column: int, message: str
     assert (caught.value.line, caught.value.column) == (line, column)
 
 
-@pytest.mark.parametrize("level", RESERVED)
+@pytest.mark.parametrize("level", ["without-1", "without-12", "present"])
 def test_reserved_levels_are_refused(level: str) -> None:
-    """Levels that are generated cannot be declared by hand."""
+    """Levels that are made of others cannot be declared by hand."""
     with pytest.raises(ScenarioError, match=f"level `{level}` of `ff` is reserved"):
         Scenario.parse(f"+++\n[factors.ff]\nlevels = ['original', '{level}']\n+++\n{BODY}")
 
@@ -605,15 +619,16 @@ def test_every_condition_is_what_its_author_meant(data: st.DataObject) -> None:
     """Levels, nulls and text of any condition agree with the tree that wrote the file."""
     draft = data.draw(drafts())
     levels = data.draw(chosen_levels(draft.levels))
-    query = data.draw(texts(2))
     found = Scenario.parse(draft.source)
     condition = found.close(levels)
     assert dict(condition.levels) == draft.settled(levels)
+    whole = {}
     for arm in ARMS:
-        prompt = found.render(condition, arm=arm, query=query)
-        assert flat(prompt) == draft.rendered(levels, arm, query)
-    alike = draft.rendered(levels, "train", "\0q\0") == draft.rendered(levels, "deploy", "\0q\0")
-    assert found.is_structural_zero(condition) == alike
+        prompt = found.render(condition, arm=arm, query=QUERY)
+        bare = draft.rendered(levels, arm, QUERY)
+        whole[arm] = mended(bare, found.mends(condition, arm=arm))
+        assert flat(prompt) == whole[arm]
+    assert found.is_structural_zero(condition) == (whole["train"] == whole["deploy"])
 
 
 @given(drafts())
@@ -631,9 +646,10 @@ def test_removals_may_come_in_any_order(draft: Draft) -> None:
         one = removed(removed(found.original, a), b)
         other = removed(removed(found.original, b), a)
         assert one == other
-        both = draft.rendered({a: "removed", b: "removed"}, "train", "Q")
-        assert flat(found.render(one, arm="train", query="Q")) == both
-        assert flat(found.render(other, arm="train", query="Q")) == both
+        both = draft.rendered({a: "removed", b: "removed"}, "train", QUERY)
+        left = mended(both, found.mends(one, arm="train"))
+        assert flat(found.render(one, arm="train", query=QUERY)) == left
+        assert flat(found.render(other, arm="train", query=QUERY)) == left
 
 
 FLAT = st.lists(st.tuples(st.sampled_from([None, "memo", "rule", "x_1"]), texts(3)), max_size=8)
@@ -647,9 +663,10 @@ def test_a_removal_cuts_its_spans_and_nothing_else(
     """What is left is the source without the texts of the factor's spans."""
     draft = Draft.of_parts(parts)
     found = Scenario.parse(draft.source)
-    prompt = found.render(found.condition({gone: "removed"}), arm="train", query="Q")
-    kept = "".join(text for factor, text in parts if factor != gone)
-    assert prompt.user == kept + "Q"
+    condition = found.condition({gone: "removed"})
+    prompt = found.render(condition, arm="train", query=QUERY)
+    kept = "".join(text for factor, text in parts if factor != gone) + QUERY
+    assert prompt.user == replay(kept, found.mends(condition, arm="train")[0])
 
 
 @given(drafts())
@@ -712,13 +729,8 @@ def attempt(path: Path) -> Scenario | ScenarioError:
         return error
 
 
-@given(
-    data=damaged(drafts().map(lambda d: d.source.encode()) | st.just(SHIPPED.read_bytes()), SCRAPS)
-)
-@settings(max_examples=600, deadline=None, suppress_health_check=SLOW)
-def test_damaged_files_give_errors_with_a_place(tmp_path: Path, data: bytes) -> None:
-    """Cut, doubled, swapped or noisy files load, or say where they are wrong, and nothing else."""
-    path = tmp_path / "damaged.md"
+def check_damaged(path: Path, data: bytes) -> None:
+    """A file with this content loads and renders, or says where it is wrong."""
     path.write_bytes(data)
     found = attempt(path)
     if isinstance(found, ScenarioError):
@@ -732,6 +744,15 @@ def test_damaged_files_give_errors_with_a_place(tmp_path: Path, data: bytes) -> 
         assert joined.count("\0q\0") == 1
 
 
+@given(
+    data=damaged(drafts().map(lambda d: d.source.encode()) | st.just(SHIPPED.read_bytes()), SCRAPS)
+)
+@settings(max_examples=700, deadline=None, suppress_health_check=SLOW)
+def test_damaged_files_give_errors_with_a_place(tmp_path: Path, data: bytes) -> None:
+    """Cut, doubled, swapped or noisy files load, or say where they are wrong, and nothing else."""
+    check_damaged(tmp_path / "damaged.md", data)
+
+
 @pytest.mark.parametrize("cut", range(0, 6000, 131))
 def test_the_shipped_scenario_cut_short(cut: int, tmp_path: Path) -> None:
     """However much of the shipped file has arrived, it loads or has a place for its fault."""
@@ -743,30 +764,241 @@ def test_the_shipped_scenario_cut_short(cut: int, tmp_path: Path) -> None:
         assert found.column >= 1
 
 
-def test_the_shipped_scenario_is_its_source_without_marks() -> None:
-    """A regular expression takes the marks out of the shipped file as well as the reader does."""
-    text = SHIPPED.read_text("utf-8")
+LIBRARY = Path(str(files("variants"))) / "library"
+ALL_SHIPPED = sorted(LIBRARY.glob("*/*.md"))
+
+
+def without_marks(text: str, arm: str) -> str:
+    """The original's text by a walk over the marks."""
+    kept, stack = "", []
+    for piece in re.split(r"(\{\{[#/][^}]*\}\})", text):
+        if opened := re.fullmatch(r"\{\{#(\S+) (\S+)\}\}", piece):
+            if stack and stack[-1][0] == opened[1]:
+                stack.pop()
+            stack.append((opened[1], opened[2]))
+        elif piece.startswith("{{/"):
+            stack.pop()
+        elif all(level == (arm if name == "arm" else "original") for name, level in stack):
+            kept += piece
+    return kept
+
+
+@pytest.mark.parametrize("path", ALL_SHIPPED, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_a_shipped_scenario_is_its_source_without_marks(path: Path) -> None:
+    """Regular expressions take the marks out of a shipped file as well as the reader does."""
+    text = path.read_text("utf-8")
     found = Scenario.parse(text)
-    system, _, last = text.split("+++\n")[2].removeprefix("# system\n").partition("\n# user\n")
-    assert "{{#" not in re.sub(r"\{\{#\w+ (original|train|deploy)\}\}", "", text)
-    for arm, other in (("train", "deploy"), ("deploy", "train")):
-        kept = re.sub(rf"\{{\{{#arm {other}\}}\}}.*?(?=\{{\{{[#/]arm)", "", last)
-        plain = [re.sub(r"\{\{[#/][^}]*\}\}", "", part) for part in (system, kept)]
+    for arm in found.arms:
+        body = without_marks(text.split("+++\n")[2], arm)
+        assert "{{#" not in body
+        role, *parts = re.split(r"(?:^|\n)# (system|user|assistant)\n", body)[1:]
+        sections = [(role, parts[0]), *zip(parts[1::2], parts[2::2], strict=True)]
         prompt = found.render(found.original, arm=arm, query="Q")
-        assert prompt.system == plain[0]
-        assert prompt.user == plain[1].removesuffix("\n").replace("{{query}}", "Q")
+        turns = [("system", prompt.system), *flat(prompt)[1]]
+        wanted = [(role, text.replace("{{query}}", "Q")) for role, text in sections]
+        wanted[-1] = (wanted[-1][0], wanted[-1][1].removesuffix("\n"))
+        assert turns == wanted
 
 
 def test_the_shipped_scenario_loses_what_is_removed() -> None:
-    """Each removal takes words away, adds none, and leaves both arms complete."""
+    """A removal of a recommended factor takes its text away; only the tag makes the arms equal."""
     found = Scenario.load(str(SHIPPED))
-    for name in found.factors:
+    for name in found.recommended:
         condition = found.condition({name: "removed"})
         for arm in found.arms:
             whole = found.render(found.original, arm=arm, query="Q")
             less = found.render(condition, arm=arm, query="Q")
-            source = iter(f"{whole.system}\n{whole.user}")
-            assert all(character in source for character in f"{less.system}\n{less.user}")
-            assert less != whole
+            assert len(f"{less.system}{less.user}") < len(f"{whole.system}{whole.user}")
         assert found.is_structural_zero(condition) == (name == "tier_tag")
-    assert found.condition({"scratchpad": "removed"}).hidden == ("scratchpad_privacy", "examples")
+    assert found.condition({"scratchpad": "removed"}).hidden == (
+        "scratchpad_users",
+        "scratchpad_privacy",
+        "examples",
+    )
+
+
+# Generated levels, forms and sources
+
+RICH = """+++
+name = "rich"
+recommended = ["ff=each-sentence", "ff=loud", "gg", "form=stars"]
+[arms]
+train = "t"
+deploy = "d"
+[factors.ff]
+question = "Does it matter?"
+levels = ["original", "removed", "loud", "filler", "moved", "each-sentence"]
+source = { original = "me", each-sentence = "ours" }
+[factors.gg]
+levels = ["original", "removed", "filler"]
+needs = ["ff"]
+source.removed = "you"
+[factors.form]
+surface = "bullets"
+levels = ["original", "stars", "prose"]
+[factors.tags]
+surface = "tags"
+levels = ["original", "capitals"]
++++
+# system
+Rules:
+- {{#ff original}}Be kind. Be <b>short</b>.{{#gg original}} Be glad.{{/gg}}{{#ff loud}}SHOUT.{{/ff}}
+- Be here.
+# user
+{{#arm train}}<tier>t</tier>{{#arm deploy}}<tier>d</tier>{{/arm}}
+{{query}}
+"""
+RICH_SCRAPS = (
+    b"each-sentence", b"filler", b"moved", b"without-1", b"present", b'surface = "casing"\n',
+    b'surface = "bullets"\n', b"surface = 1\n", b'source = "x"\n', b"source.loud = 1\n",
+    b'source = { strange = "x" }\n', b"source = []\n", b'recommended = ["ff=moved"]\n',
+    b'recommended = ["ff="]\n', b'needs = ["form"]\n', b'needs = ["ff=moved"]\n', b"=", b'"', b"{",
+    b'levels = ["original", "each-sentence"]\n', b"[factors.form]\n", b"{{#ff filler}}",
+    b"{{#ff loud}}", b"{{#form stars}}x{{/form}}", b"{{/ff}}", b"{{#gg original}}", b"{{query}}",
+    b"\xff", b"\0", b"\r\n", b"\r", b"\n", b"\xf0\x9f\xa6\x8a", b"\xe2\x80\xae",
+)  # fmt: skip
+
+
+@given(data=damaged(st.just(RICH.encode()), RICH_SCRAPS))
+@settings(max_examples=800, deadline=None, suppress_health_check=SLOW)
+def test_damaged_settings_give_errors_with_a_place(tmp_path: Path, data: bytes) -> None:
+    """A file with every kind of setting, damaged, loads or has a place for its fault."""
+    check_damaged(tmp_path / "damaged.md", data)
+
+
+@st.composite
+def shuffled(draw: st.DrawFn) -> bytes:
+    """A file whose lines and marks changed places or came twice, or marks stand in marks."""
+    source = draw(st.sampled_from([RICH, *(path.read_text("utf-8") for path in ALL_SHIPPED)]))
+    pieces = re.split(r"(\{\{[^{}]*\}\}|\n)", source)
+    places = st.integers(0, len(pieces) - 1)
+    for a, b in draw(st.lists(st.tuples(places, places), min_size=1, max_size=6)):
+        what = draw(st.sampled_from(["swap", "copy", "inside", "drop"]))
+        if what == "swap":
+            pieces[a], pieces[b] = pieces[b], pieces[a]
+        elif what == "inside":
+            half = len(pieces[a]) // 2
+            pieces[a] = pieces[a][:half] + pieces[b] + pieces[a][half:]
+        else:
+            pieces[a] = pieces[b] if what == "copy" else ""
+    return "".join(pieces).encode()
+
+
+@given(data=shuffled())
+@settings(max_examples=700, deadline=None, suppress_health_check=SLOW)
+def test_shuffled_files_give_errors_with_a_place(tmp_path: Path, data: bytes) -> None:
+    """Lines and marks in other places are read, or refused with a place."""
+    check_damaged(tmp_path / "damaged.md", data)
+
+
+def test_rich_settings_are_what_the_file_says() -> None:
+    """Sources by level, forms, levels spelled out, and the levels for a first study."""
+    found = Scenario.parse(RICH)
+    ff, gg, form, _ = found.factors.values()
+    sentences = ("without-1", "without-2")
+    assert ff.levels == ("original", "removed", "loud", "filler", "moved", *sentences)
+    assert (ff.sources, ff.source) == ({"original": "me", "each-sentence": "ours"}, "me; ours")
+    assert (gg.sources, gg.source) == ({"removed": "you"}, "you")
+    assert (form.surface, form.generated, form.sites) == ("bullets", (), ())
+    assert found.first_study == {
+        "ff": ("original", *sentences, "loud"),
+        "gg": ("original", "removed", "filler"),
+        "form": ("original", "stars"),
+    }
+
+
+FORM = "[factors.form]\nsurface = 'bullets'\nlevels = ['original', 'stars']\n"
+RICH_FAULTS = {
+    "source of a strange level": (
+        "[factors.ff]\nsource = { removde = 'x' }", 2, 10,
+        "`factors.ff.source`: `ff` has no level `removde` (did you mean `removed`?)",
+    ),
+    "source that is no text": ("[factors.ff]\nsource.removed = 1", 2, 10, "must be text, or a"),
+    "source that is a list": ("[factors.ff]\nsource = ['x']", 2, 10, "must be text, or a table"),
+    "strange form": (
+        "[factors.ff]\nsurface = 'bulets'", 2, 10,
+        "no form `bulets` (did you mean `bullets`?)",
+    ),
+    "form that is no text": ("[factors.ff]\nsurface = 1", 3, 1, "surface` must be text"),
+    "strange level of a form": (
+        "[factors.ff]\nsurface = 'order'\nlevels = ['original', 'stars']", 2, 10,
+        "level `stars` of `ff`: order can be reversed",
+    ),
+    "form without its levels": (
+        "[factors.ff]\nsurface = 'casing'", 2, 10, "level `removed` of `ff`: casing can be lower",
+    ),
+    "generated level of a form": (
+        "[factors.ff]\nsurface = 'order'\nlevels = ['original', 'moved']", 2, 10,
+        "level `moved` of `ff` is reserved",
+    ),
+    "one form twice": (
+        FORM + FORM.replace(".form", ".gg"), 5, 10, "`factors.gg.surface`: `form` has bullets",
+    ),
+    "sentences of nothing": (
+        "[factors.ff]\nlevels = ['original', 'each-sentence']", 2, 10,
+        "`ff` lists `each-sentence`, but has no sentence",
+    ),
+    "recommended strange level": (
+        "recommended = ['ff=lod']\n[factors.ff]\nlevels = ['original', 'loud']", 2, 1,
+        "recommended `ff=lod`: `ff` has loud (did you mean `loud`?)",
+    ),
+    "recommended original": (
+        "recommended = ['ff=original']\n[factors.ff]", 2, 1, "`ff` has removed",
+    ),
+    "recommended stranger's level": (
+        "recommended = ['fg=removed']\n[factors.ff]", 2, 1, "recommended factor `fg` is not",
+    ),
+    "needs a filler": (
+        "[factors.ff]\nlevels = ['original', 'filler']\n[factors.gg]\nneeds = ['ff=filler']", 4, 10,
+        "`gg` needs `ff=filler`: name a level that the file writes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("head", "line", "column", "message"), RICH_FAULTS.values(), ids=RICH_FAULTS
+)
+def test_rich_settings_that_are_wrong(head: str, line: int, column: int, message: str) -> None:
+    """The error says what is wrong and where."""
+    with pytest.raises(ScenarioError, match=re.escape(message)) as caught:
+        Scenario.parse(f"+++\n{head}\n+++\n{BODY}")
+    assert (caught.value.line, caught.value.column) == (line, column)
+
+
+@pytest.mark.parametrize("level", ["filler", "moved", "each-sentence"])
+def test_generated_levels_are_listed_and_not_written(level: str) -> None:
+    """A factor may list them; a text of its own they cannot have."""
+    head = f"+++\n[factors.ff]\nlevels = ['original', '{level}']\n+++\n# user\n"
+    found = Scenario.parse(f"{head}{{{{#ff original}}}}Be kind.{{{{/ff}}}} {{{{query}}}}")
+    wanted = "without-1" if level == "each-sentence" else level
+    assert found.factors["ff"].levels == ("original", wanted)
+    with pytest.raises(ScenarioError, match="is made by the program: give it no text"):
+        Scenario.parse(f"{head}{{{{#ff {level}}}}}x{{{{/ff}}}} {{{{query}}}}")
+
+
+def test_no_text_is_marked_with_a_form() -> None:
+    """A form changes the whole text; a mark of it is refused where it stands."""
+    with pytest.raises(ScenarioError, match="`form` has a `surface`") as caught:
+        Scenario.parse(
+            f"+++\n{FORM}+++\n# user\na {{{{#form original}}}}x{{{{/form}}}}{{{{query}}}}"
+        )
+    assert (caught.value.line, caught.value.column) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("recommended", "levels"),
+    [
+        ("'ff'", "original removed loud soft"),
+        ("'ff=soft'", "original soft"),
+        ("'ff=soft', 'ff=loud'", "original soft loud"),
+        ("'ff=soft', 'ff=soft'", "original soft"),
+        ("'ff=loud', 'ff'", "original loud removed soft"),
+        ("'ff', 'ff=loud'", "original removed loud soft"),
+    ],
+)
+def test_recommended_levels(recommended: str, levels: str) -> None:
+    """An entry adds one level or all of them, none of them twice."""
+    head = f"recommended = [{recommended}]\n[factors.ff]\nlevels = ['original', 'removed', 'loud', "
+    found = Scenario.parse(f"+++\n{head}'soft']\n+++\n{BODY}")
+    assert found.first_study == {"ff": tuple(levels.split())}
+    assert found.recommended == ("ff",)

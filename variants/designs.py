@@ -91,7 +91,7 @@ def mixed(
     *,
     trials: int,
     rng: np.random.Generator,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     rate: float | None = None,
     fixed_share: float = 0.35,
     random_conditions: int = 48,
@@ -103,7 +103,7 @@ def mixed(
     fixed stratum gets `fixed_share` of the trials, the original sqrt(k) times a removal's; the
     random stratum is drawn from the law given two or more changes, and each of its conditions
     gets trials in proportion to the share of the law that it stands for. `names` picks factors
-    of a scenario (default: all). Raises DesignError.
+    of a scenario (default: all), or says which of their levels are tried. Raises DesignError.
     """
     law = target_law(factors, names, rate)
     _proper("fixed_share", fixed_share)
@@ -141,7 +141,7 @@ def one_at_a_time(
     *,
     trials: int,
     rng: np.random.Generator,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     train_share: float = 0.7,
 ) -> Design:
     """The original and every single removal; the original gets sqrt(k) times a removal's trials.
@@ -170,12 +170,13 @@ DESIGNS: dict[str, Callable[..., Design]] = {"mixed": mixed, "one_at_a_time": on
 
 def target_law(
     factors: Mapping[str, Sequence[str]] | Scenario,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     rate: float | None = None,
 ) -> Law:
     """The law that averaged effects refer to; `rate` defaults to 2/k, at most 1/2.
 
-    Raises DesignError for an unknown name, a factor without a second level, or no factors.
+    `names` are the factors that it varies, with all their levels or with those given. Raises
+    DesignError for an unknown name, a factor without a second level, or no factors.
     """
     if isinstance(factors, Scenario):
         known = {name: factor.levels for name, factor in factors.factors.items()}
@@ -186,7 +187,10 @@ def target_law(
     for name in names or ():
         if name not in known:
             raise DesignError(f"unknown factor `{name}`{nearest(name, known)}")
-    chosen = {name: known[name] for name in (names or known)}
+    if isinstance(names, Mapping):
+        chosen = {name: tuple(levels) for name, levels in names.items()}
+    else:
+        chosen = {name: known[name] for name in (names or known)}
     if not chosen:
         raise DesignError("there is no factor to vary: name at least one")
     for name, levels in chosen.items():

@@ -8,9 +8,9 @@ Does not know which factors, levels or arms a scenario declares: `scenario` chec
 import re
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["Lines", "Node", "Problem", "QuerySlot", "ScenarioError", "Section", "Span"]
+__all__ = ["Cut", "Lines", "Node", "Problem", "QuerySlot", "ScenarioError", "Section", "Span"]
 
 ORIGINAL = "original"
 REMOVED = "removed"
@@ -53,8 +53,15 @@ class ScenarioError(ValueError):
 class QuerySlot:
     """The place that the text of the query takes."""
 
-    line: int
-    column: int
+    line: int = field(default=1, compare=False)
+    column: int = field(default=1, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A place where `text` has been taken out, so that its seam is mended."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +70,8 @@ class Span:
 
     factor: str
     texts: dict[str, tuple["Node", ...]]
-    line: int
-    column: int
+    line: int = field(default=1, compare=False)
+    column: int = field(default=1, compare=False)
 
     def shown(self, level: str) -> tuple["Node", ...]:
         """The items at a level: its own text; a named level without one keeps the original's."""
@@ -73,7 +80,7 @@ class Span:
         return self.texts.get(ORIGINAL, ())
 
 
-Node = str | QuerySlot | Span
+Node = str | QuerySlot | Span | Cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ class Section:
 
     role: str
     nodes: tuple[Node, ...]
-    line: int
+    line: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ __all__ = [
     "Match",
     "Reading",
     "match",
+    "negating_roots",
     "opposites",
     "read",
     "stem",
@@ -102,7 +103,7 @@ _ONLY = (
 _SOFT = (
     "avoid", "refrain", "decline", "omit", "absent", "remove",
     "waive", "longest", "maximum", "no difference", "keep clear",
-    "instead", "rather than", "apart from", "other than", "prevent", "unable",
+    "apart from", "other than", "prevent", "unable",
     "far from", "anything but", "private", "secret", "yet to",
     "untouched", "hold back", "at most", "regardless", "indifferent",
     "irrespective", "alike", "reduce", "lower", "lose", "small",
@@ -121,7 +122,8 @@ _NOT_NEGATIVE = (
     "at least", "not less than", "no less than", "no difference", "without regard", "no limit",
     "nothing besides", "nothing more", "no more and no less", "no exception", "nothing beyond",
     "not until", "no haste", "no hurry", "no rush",
-    "more or less", "not just", "without delay", "in no time", "nothing before", "forget not",
+    "no different", "no differently", "more or less", "not just", "without delay", "in no time",
+    "nothing before", "forget not",
 )  # fmt: skip
 _IRREGULAR = {
     "kept": "keep", "wrote": "write", "written": "write", "saw": "see", "seen": "see",
@@ -331,7 +333,12 @@ def _clause(words: Sequence[str], sentence: int) -> Clause:
     soft = tuple(phrase for phrase in _SOFT if f" {phrase} " in text)
     excepting = any(f" {word} " in text for word in _EXCEPTING)
     roots = [_unprefixed(word) for word in words]
-    prefixed = tuple(root for root, negated in roots if negated)
+    # "Dislike" says more than "not like": it is never idle.
+    prefixed = tuple(
+        root
+        for word, (root, negated) in zip(words, roots, strict=True)
+        if negated and not word.startswith("dis")
+    )
     count = negations(words)
     return Clause(
         words=tuple(_content(words)),
@@ -380,10 +387,16 @@ def _negating(word: str) -> bool:
 
 _REVERSED = (
     "dislik", "displeas", "disapprov", "disagree", "disallow", "disobe", "dissatisf", "dishonest",
-    "disabl", "inaccurate", "incomplete", "incorrect", "invisible", "impossible",
+    "inaccurate", "incomplete", "incorrect", "invisible", "impossible",
     "impatient", "impolite", "irregular", "irrelevant", "inactive", "indirect", "informal",
     "insecure", "invalid", "inaccessible", "independent", "imperfect", "irrespective",
 )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1)
+def negating_roots() -> frozenset[str]:
+    """The roots of words that negate by what they mean: hide, ignore, exclude."""
+    return frozenset(stem(word) for word in _NEGATIONS if " " not in word and word not in _STOP)
 
 
 def negations(words: Sequence[str]) -> int:

@@ -1,8 +1,8 @@
 """A scenario: the marked prompt text, its factors and arms, and the exact prompt of a condition.
 
 Takes a scenario file (TOML between two lines `+++`, then marked sections) or a plain text;
-gives conditions (one level per factor, what is not shown set to None) and rendered prompts.
-Does not know queries as data, designs, models or studies.
+gives conditions (one level per factor, what is not shown set to None) and rendered prompts, in
+the text's own wording or another one. Does not know queries as data, designs, models or studies.
 """
 
 import hashlib
@@ -11,15 +11,25 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from variants.declarations import Declarations, Factor, nearest, split_head, undeclared
+from variants.declarations import (
+    GENERATED_LEVELS,
+    MOVED,
+    Declarations,
+    Factor,
+    nearest,
+    split_head,
+    undeclared,
+)
+from variants.generated import flatten, sentence_counts, with_generated
 from variants.marks import (
     ORIGINAL,
     REMOVED,
+    Cut,
     Lines,
     Node,
     Problem,
@@ -29,13 +39,19 @@ from variants.marks import (
     Span,
     read_sections,
 )
+from variants.removals import Mend, mend
+from variants.sentences import MARKER
+from variants.surface import restyle
+from variants.units import substitute
 
-__all__ = ["Condition", "Prompt", "Scenario", "Turn", "content_hash"]
+__all__ = ["Condition", "Prompt", "Scenario", "Turn", "Wording", "content_hash"]
 
 _QUERY_PATHS = 20_000
 # A query that no scenario contains.
 _PROBE = "\0query\0"
 _NONE: Mapping[str, Any] = MappingProxyType({})
+# Rendered conditions that a scenario keeps, without their queries.
+_KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +80,28 @@ class Condition:
 
     def __str__(self) -> str:
         return ",".join(f"{f}={level}" for f, level in self.changes.items()) or ORIGINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """One choice of variant for every unit; what is not named is worded as in the source.
+
+    `filler` says which of the fillers stands wherever a factor is at `filler`.
+    """
+
+    choices: tuple[tuple[str, str], ...] = ()
+    filler: int = 0
+
+    @classmethod
+    def of(cls, texts: Mapping[str, str], filler: int = 0) -> Self:
+        """The wording with these texts in place of the units that they name."""
+        return cls(tuple(sorted(texts.items())), filler)
+
+    @property
+    def wording_id(self) -> str:
+        """Content hash of the choice: 64 hex digits."""
+        content: list[object] = [list(choice) for choice in self.choices]
+        return content_hash([*content, self.filler] if self.filler else content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +140,17 @@ def content_hash(content: object) -> str:
 class Scenario:
     """A scenario text taken apart. Make one with `Scenario.load` or `Scenario.parse`.
 
-    `arms` maps each arm to what the text calls it; `recommended` names the factors for a first
-    study; a plain text has neither arms nor factors.
+    `arms` maps each arm to what the text calls it; `first_study` holds the factors, and their
+    levels, that are recommended for a first study; a plain text has neither arms nor factors.
     """
 
     name: str
     arms: Mapping[str, str]
     factors: Mapping[str, Factor]
-    recommended: tuple[str, ...]
+    first_study: Mapping[str, tuple[str, ...]]
     sections: tuple[Section, ...]
-    order: tuple[str, ...] = field(repr=False)
+    order: tuple[str, ...] = field(repr=False, compare=False)
+    _rendering: "_Rendering" = field(repr=False, compare=False)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -139,7 +178,7 @@ class Scenario:
         """
         if not re.match(r"\+\+\+(\r?\n|\Z)", text):
             plain = (Section("system", (text,), 1), Section("user", (QuerySlot(1, 1),), 1))
-            return cls(Path(path).stem, _NONE, _NONE, (), plain, ())
+            return cls(Path(path).stem, _NONE, _NONE, _NONE, plain, (), _Rendering(plain, 0))
         lines = Lines(text)
         head, body = split_head(text, lines, path)
         declared = Declarations(head, text, lines)
@@ -148,17 +187,25 @@ class Scenario:
         problems += undeclared(uses, declared)
         if problems:
             raise ScenarioError(problems, path)
-        factors, order = declared.resolve(sections, path)
+        alternates = frozenset(n for n, at in declared.levels.items() if REMOVED not in at)
+        counts = sentence_counts(sections, alternates)
+        factors, order = declared.resolve(sections, path, counts)
         scenario = cls(
             declared.name or Path(path).stem,
             MappingProxyType(declared.arms),
             MappingProxyType(factors),
-            declared.recommended,
+            MappingProxyType(declared.first_study),
             sections,
             order,
+            _Rendering(sections, 0, alternates),
         )
         scenario._check_query(path)
         return scenario
+
+    @property
+    def recommended(self) -> tuple[str, ...]:
+        """The factors for a first study."""
+        return tuple(self.first_study)
 
     @property
     def original(self) -> Condition:
@@ -175,7 +222,7 @@ class Scenario:
         for name, level in levels.items():
             if name not in self.factors:
                 raise _misuse(f"unknown factor `{name}`{nearest(name, self.factors)}")
-            known = self.factors[name].levels
+            known = (*self.factors[name].levels, *self.factors[name].generated)
             if level not in known:
                 raise _misuse(
                     f"factor `{name}` has no level `{level}`{nearest(level, known)}; "
@@ -201,24 +248,89 @@ class Scenario:
             settled[name] = levels.get(name, ORIGINAL) if shown else None
         return Condition(tuple((name, settled[name]) for name in self.factors))
 
-    def render(self, condition: Condition, *, arm: str | None = None, query: str) -> Prompt:
+    def render(
+        self,
+        condition: Condition,
+        *,
+        arm: str | None = None,
+        query: str,
+        wording: Wording | None = None,
+    ) -> Prompt:
         """The exact prompt of a condition in an arm with the query's text inserted last.
 
         Raises ScenarioError when the arm is missing or not declared.
         """
-        if self.arms and arm not in self.arms:
-            raise _misuse(f"arm {arm!r} is not declared; the arms are {', '.join(self.arms)}")
-        levels = dict(condition.levels)
+        slot, sections = self._rendered(condition, arm, wording)
         system: str | None = None
         turns = []
-        for section in self.sections:
-            pieces = _pieces(section.nodes, levels, arm)
-            text = "".join(query if isinstance(p, QuerySlot) else p for p in pieces)
-            if section.role == "system":
+        for role, text, _ in sections:
+            text = query.join(text.split(slot))
+            if role == "system":
                 system = text
             else:
-                turns.append(Turn(section.role, text))
+                turns.append(Turn(role, text))
         return Prompt(system, tuple(turns))
+
+    def mends(
+        self, condition: Condition, *, arm: str | None = None, wording: Wording | None = None
+    ) -> tuple[tuple[Mend, ...], ...]:
+        """What was mended where text was cut, for each section in order."""
+        return tuple(mends for _, _, mends in self._rendered(condition, arm, wording)[1])
+
+    def reworded(self, wording: Wording) -> Self:
+        """The scenario in another wording."""
+        sections = substitute(self.sections, dict(wording.choices))
+        return replace(
+            self,
+            sections=sections,
+            _rendering=_Rendering(sections, wording.filler, self._rendering.alternates),
+        )
+
+    def _rendered(
+        self, condition: Condition, arm: str | None, wording: Wording | None
+    ) -> tuple[str, tuple["_Text", ...]]:
+        if self.arms and arm not in self.arms:
+            raise _misuse(f"arm {arm!r} is not declared; the arms are {', '.join(self.arms)}")
+        scenario = self
+        if wording is not None and wording != Wording():
+            worded = self._rendering.worded
+            if wording not in worded:
+                worded[wording] = self.reworded(wording)
+            scenario = worded[wording]
+        rendering = scenario._rendering
+        key = (condition, arm)
+        if key not in rendering.kept:
+            if len(rendering.kept) >= _KEPT:
+                rendering.kept.clear()
+            rendering.kept[key] = tuple(scenario._texts(condition, arm))
+        return rendering.slot, rendering.kept[key]
+
+    def _texts(self, condition: Condition, arm: str | None) -> Iterator["_Text"]:
+        """Role, text with a slot for the query, and mends of each section."""
+        levels = dict(condition.levels)
+        generated = {
+            name for name, at in levels.items() if at is not None and GENERATED_LEVELS.fullmatch(at)
+        }
+        surface = {
+            factor.surface: at
+            for name, factor in self.factors.items()
+            if factor.surface and (at := levels[name]) is not None
+        }
+        for section in self._rendering.sections_with(generated):
+            text, mends = _assemble(
+                _pieces(section.nodes, levels, arm, self._hidden), self._rendering.slot
+            )
+            if surface:
+                text = restyle(text, surface, slot=self._rendering.slot, role=section.role)
+            yield section.role, text, mends
+
+    @property
+    def _hidden(self) -> frozenset[str]:
+        """The factors that the original does not show: their absence is no cut."""
+        rendering = self._rendering
+        if rendering.hidden is None:
+            rendering.hidden = frozenset(self.close({}).hidden)
+        return rendering.hidden
 
     def is_structural_zero(self, condition: Condition) -> bool:
         """Whether train and deploy render alike, so that the gap is 0 by construction."""
@@ -274,16 +386,128 @@ def _misuse(message: str) -> ScenarioError:
     return ScenarioError([Problem(1, 1, message)])
 
 
+# Role, text with a slot for the query, and mends of a section.
+_Text = tuple[str, str, tuple[Mend, ...]]
+
+
+class _Rendering:
+    """What a scenario remembers of its rendering: nothing of it is part of its value."""
+
+    def __init__(
+        self, sections: tuple[Section, ...], filler: int, alternates: frozenset[str] = frozenset()
+    ) -> None:
+        self.sections = sections
+        self.filler = filler
+        self.alternates = alternates
+        self.kept: dict[tuple[Condition, str | None], tuple[_Text, ...]] = {}
+        self.worded: dict[Wording, Any] = {}
+        self.hidden: frozenset[str] | None = None
+        self.slot = _absent_from(sections)
+        self._generated: dict[frozenset[str], tuple[Section, ...]] = {}
+
+    def sections_with(self, names: Iterable[str]) -> tuple[Section, ...]:
+        """The sections with the texts of these factors' generated levels."""
+        asked = frozenset(names)
+        if not asked:
+            return self.sections
+        have = next((key for key in self._generated if asked <= key), None)
+        if have is None:
+            have = asked.union(*self._generated)
+            made = with_generated(self.sections, self.filler, have, self.alternates)
+            self._generated = {have: made}
+        return self._generated[have]
+
+
+def _absent_from(sections: Iterable[Section]) -> str:
+    """A short text that stands nowhere in the scenario, to hold the place of the query."""
+    leaves = [_leaves(section.nodes) for section in sections]
+    for number in itertools.count():
+        slot = f"\ufdd0{number}\ufdd1"
+        if not any(slot in text for texts in leaves for text in texts):
+            return slot
+    raise AssertionError
+
+
+def _leaves(nodes: Iterable[Node]) -> tuple[str, ...]:
+    found: list[str] = []
+    for node in nodes:
+        if isinstance(node, str):
+            found.append(node)
+        elif isinstance(node, Span):
+            for items in node.texts.values():
+                found += _leaves(items)
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """What goes to the far end of its section."""
+
+    pieces: tuple["str | Cut | _Moved", ...]
+
+
 def _pieces(
-    nodes: Iterable[Node], levels: Mapping[str, str | None], arm: str | None
-) -> Iterator[str | QuerySlot]:
+    nodes: Iterable[Node],
+    levels: Mapping[str, str | None],
+    arm: str | None,
+    hidden: frozenset[str] = frozenset(),
+) -> Iterator[str | QuerySlot | Cut | _Moved]:
+    """The pieces that a condition shows, with a Cut for each text that it takes out."""
     for node in nodes:
         if not isinstance(node, Span):
             yield node
             continue
-        level = arm if node.factor == "arm" else levels[node.factor]
-        if level is not None:
-            yield from _pieces(node.shown(level), levels, arm)
+        if node.factor == "arm":
+            yield from _pieces(node.texts.get(arm or "", ()), levels, arm, hidden)
+            continue
+        level = levels[node.factor]
+        if level == MOVED:
+            inside = list(_pieces(node.shown(ORIGINAL), levels, arm, hidden))
+            yield Cut(flatten(node.texts.get(ORIGINAL, ())))
+            yield _Moved(tuple(piece for piece in inside if not isinstance(piece, QuerySlot)))
+            yield from (piece for piece in inside if isinstance(piece, QuerySlot))
+        elif level is None or (level == REMOVED and REMOVED not in node.texts):
+            if level is not None or node.factor not in hidden:
+                yield Cut(flatten(node.texts.get(ORIGINAL, ())))
+        else:
+            yield from _pieces(node.shown(level), levels, arm, hidden)
+
+
+def _assemble(
+    pieces: Iterable[str | QuerySlot | Cut | _Moved], slot: str
+) -> tuple[str, tuple[Mend, ...]]:
+    """One text of the pieces, its seams mended and what was moved put at the far end."""
+    parts: list[str] = []
+    cuts: list[tuple[int, str]] = []
+    moved: list[tuple[int, str]] = []
+    size = 0
+    for piece in pieces:
+        if isinstance(piece, Cut):
+            cuts.append((size, piece.text))
+            continue
+        if isinstance(piece, _Moved):
+            moved.append((size, _assemble(piece.pieces, slot)[0]))
+            continue
+        part = slot if isinstance(piece, QuerySlot) else piece
+        parts.append(part)
+        size += len(part)
+    text, mends = mend("".join(parts), cuts, slot) if cuts else ("".join(parts), ())
+    heads = [_unlisted(block) for offset, block in moved if 2 * offset > size]
+    tails = [_unlisted(block) for offset, block in moved if 2 * offset <= size]
+    text = text.lstrip() if any(heads) else text
+    text = text.rstrip() if any(tails) else text
+    return "\n\n".join(filter(None, [*heads, text, *tails])), mends
+
+
+def _unlisted(block: str) -> str:
+    """A block of its own: one list item loses its mark, a list keeps all of them."""
+    block = block.strip()
+    rest = _ITEM.sub("", block)
+    return block if _ITEM_LINE.search(rest) else rest
+
+
+_ITEM = re.compile(rf"\A(?:{MARKER})[ \t]+")
+_ITEM_LINE = re.compile(rf"^[ \t]*(?:{MARKER})[ \t]+", re.MULTILINE)
 
 
 def _query_spots(sections: Iterable[Section]) -> Iterator[tuple[QuerySlot, frozenset[str]]]:

@@ -32,6 +32,7 @@ _END = re.compile(
     r"|(?<!\n)(?:\n+(?=[ \t]*\S)|\n*\Z)"
 )
 _LEAD = re.compile(rf"\s*(?:(?:{MARKER}|#{{1,6}})[ \t]+)?")
+_MARKER_ALONE = re.compile(rf"\s*(?:{MARKER})")
 # As long as the longest abbreviation, with its sign and what stands before it.
 _BEFORE = 8
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:[.,:]\d+)*%?")
@@ -54,6 +55,9 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
             short = _SHORT.search(text, max(start, match.start() - _BEFORE), match.start() + 1)
             if match[0] == "." and short and not text.startswith("\n", end):
                 # An abbreviation; a lone letter such as "plan B." ends a sentence at a line break.
+                continue
+            if _MARKER_ALONE.fullmatch(text, text.rfind("\n", 0, start) + 1, end):
+                # The number of a list item.
                 continue
         found = _trimmed(text, start, end)
         if found:

@@ -14,7 +14,16 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from variants.meaning import LOOSE_NUMBERS, Clause, Reading, match, opposites, read, stem
+from variants.meaning import (
+    LOOSE_NUMBERS,
+    Clause,
+    Reading,
+    match,
+    negating_roots,
+    opposites,
+    read,
+    stem,
+)
 from variants.sentences import MARKER
 
 __all__ = ["WordingCheck", "check_wording"]
@@ -115,13 +124,13 @@ def _alike(one: Reading, other: Reading) -> bool:
 
 
 def _names(before: Reading, after: Reading) -> Iterator[str]:
+    known = [{token.removesuffix("'s") for token in r.tokens} for r in (before, after)]
     for name in sorted(before.names - after.names):
-        if name not in after.tokens and f"{name}s" not in after.tokens:
+        if name not in known[1] and f"{name}s" not in known[1]:
             yield f"name: {name} is gone"
     for name in sorted(after.names - before.names):
-        if name not in before.tokens:
+        if name not in known[0]:
             yield f"name: {name} is new"
-    return
 
 
 def _numbers(before: Reading, after: Reading) -> Iterator[str]:
@@ -129,7 +138,7 @@ def _numbers(before: Reading, after: Reading) -> Iterator[str]:
         yield f"number: {number} is gone"
     for number in sorted(after.numbers - before.numbers - LOOSE_NUMBERS):
         yield f"number: {number} is new"
-    digits = [{t for t in r.tokens if t[0].isdigit()} for r in (before, after)]
+    digits = [{t.replace(",", "") for t in r.tokens if t[0].isdigit()} for r in (before, after)]
     for number in sorted((digits[0] - after.numbers) | (digits[1] - before.numbers)):
         yield f"number: {number} changed"
     for number, low in sorted(before.bounds):
@@ -153,19 +162,28 @@ _PERMITTED = (
 )  # fmt: skip
 _OBLIGED = (
     "must", "have to", "has to", "need to", "needs to", "required", "obliged", "mandatory",
-    "compulsory", "shall", "obligatory", "duty", "obligation",
+    "compulsory", "shall", "obligatory", "duty", "obligation", "forbidden",
+    "prohibited", "banned", "off limits",
 )  # fmt: skip
 _ADVISED = (
     "should", "ought", "preferable", "preferably", "advisable", "better to", "recommended",
     "had better", "worth", "ideally",
 )  # fmt: skip
 _POSSIBLE = ("might", "could", "perhaps", "possibly", "maybe", "probably", "it is possible")
-_ABLE = ("can", "able", "may", "lets", "let", "allows", "allowed", "free to", "possible")
+_ABLE = ("welcome", "can", "able", "may", "lets", "let", "allows", "allowed", "free to", "possible")
+
+
+# "Less often" and "though they may be" weaken nothing; "some help" is an amount.
+_NOT_PARTIAL = re.compile(
+    r" (?:less|more) (?:often|frequently)(?= )"
+    r"|(?<= )(?:though|however|whatever|whoever|wherever)(?: \w+){0,3} may(?= )"
+    r"| some (?=\w*[^s ] )"
+)
 
 
 def _strength(before: Reading, after: Reading) -> Iterator[str]:
     texts = [" " + " ".join(r.tokens) + " " for r in (before, after)]
-    texts = [re.sub(r" (?:less|more) (?:often|frequently)(?= )", "", text) for text in texts]
+    texts = [_NOT_PARTIAL.sub("", text) for text in texts]
 
     def has(side: int, phrases: Sequence[str]) -> bool:
         return any(f" {phrase} " in texts[side] for phrase in phrases)
@@ -173,11 +191,13 @@ def _strength(before: Reading, after: Reading) -> Iterator[str]:
     partial = [_PARTIAL & set(text.split()) for text in texts]
     if partial[1] and not partial[0]:
         yield f"strength: {', '.join(sorted(partial[1]))} weakens it"
-    if partial[0] and not partial[1] and _UNIVERSAL & (set(after.tokens) - set(before.tokens)):
+    weaker = partial[1] or has(1, ("normally", "ordinarily", "as a rule", "in general"))
+    if partial[0] and not weaker and _UNIVERSAL & (set(after.tokens) - set(before.tokens)):
         yield f"strength: it was only {', '.join(sorted(partial[0]))}"
     if has(1, _PERMITTED) and not has(0, _PERMITTED + _ABLE):
         strict = _forbids(texts[1]) or " only " in texts[1]
-        if not strict or not (_forbids(texts[0]) or has(0, _OBLIGED)):
+        closed = _forbids(texts[0]) or has(0, (*_OBLIGED, "only", "reserved"))
+        if not strict or not closed:
             yield "strength: it permits what was not left open"
     if has(1, _POSSIBLE) and not has(0, (*_POSSIBLE, "may", "can", "likely")):
         yield "strength: it makes a fact a possibility"
@@ -191,8 +211,11 @@ def _strength(before: Reading, after: Reading) -> Iterator[str]:
     return
 
 
+_FORBIDDING = ("not", "never", "no", "cannot", "nobody", "none", "nothing", "neither")
+
+
 def _forbids(text: str) -> bool:
-    return any(f" {w} " in text for w in ("not", "never", "no", "cannot", "nobody", "none"))
+    return any(f" {w} " in text for w in _FORBIDDING)
 
 
 def _polarity(before: Reading, after: Reading) -> Iterator[str]:
@@ -215,7 +238,7 @@ def _polarity(before: Reading, after: Reading) -> Iterator[str]:
     )
     for clause in open_before:
         near = _nearest(clause, before, after)
-        answers = [t for t in turned if t[0] in clause.words and t[0] not in _KINDS]
+        answers = [t for t in turned if t[0] in clause.words and not _fixed(t)]
         if answers:
             turned.remove(answers[0])
         elif not _answered(clause, before, near):
@@ -223,16 +246,21 @@ def _polarity(before: Reading, after: Reading) -> Iterator[str]:
     for clause in open_after:
         near = _nearest(clause, after, before)
         around = {w for c in near for w in c.words}
-        answers = [
-            t for t in turned
-            if (t[1] in clause.words or t[0] in around) and t[0] not in _KINDS
-        ]  # fmt: skip
+        answers = [t for t in turned if (t[1] in clause.words or t[0] in around) and not _fixed(t)]
         if answers:
             turned.remove(answers[0])
         elif not _answered(clause, after, near):
             yield f"negation: {' '.join(clause.words)} turned round"
     for word, _ in turned:
         yield f"negation: {word} replaced by an opposite"
+
+
+def _fixed(pair: tuple[str, str]) -> bool:
+    """Whether a word and its opposite cannot make up for a negation.
+
+    They say whom it is about, or one of them is the negation itself: "seen" is not "hidden".
+    """
+    return pair[0] in _KINDS or bool({*pair} & negating_roots())
 
 
 def _answered(clause: Clause, side: Reading, near: Sequence[Clause]) -> bool:
@@ -295,6 +323,7 @@ def _opposites(before: Reading, after: Reading) -> tuple[list[tuple[str, str]], 
 
     Where one of the two is negated, they agree: those negated clauses come second.
     """
+    old = sorted({w for c in before.clauses for w in c.words})
     turned: list[tuple[str, str]] = []
     agreed: list[Clause] = []
     seen = set()
@@ -312,7 +341,7 @@ def _opposites(before: Reading, after: Reading) -> tuple[list[tuple[str, str]], 
                     (
                         w
                         for w in opposites(word, other.words)
-                        if not _APART & {word, w} and not _count([w], clause.words)
+                        if not _APART & {word, w} and not _count([w], old)
                     ),
                     None,
                 )
@@ -451,9 +480,16 @@ _ONLY = (
 )
 
 
+_WAIVING = ("even if", "even when", "even before", "even without", "even though", "even after")
+
+
 def _exceptions(before: Reading, after: Reading) -> Iterator[str]:
     texts = [" " + " ".join(r.tokens) + " " for r in (before, after)]
     has = [any(f" {p} " in text for p in _EXCEPT) for text in texts]
+    if any(f" {p} " in texts[1] for p in _WAIVING) and not any(
+        f" {p} " in texts[0] for p in (*_WAIVING, "even", "although", "though")
+    ):
+        yield "negation: a condition is waived"
     for side, what in ((1, "new"), (0, "gone")):
         only = any(f" {p} " in texts[1 - side] for p in _ONLY)
         if has[side] and not has[1 - side] and not only:
