@@ -214,3 +214,13 @@ def test_a_filler_can_be_made_for_any_text(like: str, key: str, number: int) -> 
     made = filler(like, key, number)
     assert made.strip()
     assert not TELLING.search(made)
+
+
+def test_the_query_is_never_filled_in() -> None:
+    """A span around the query has no filler: every prompt asks its query."""
+    found = Scenario.parse(
+        "+++\n[arms]\ntrain = 'a'\ndeploy = 'b'\n[factors.frame]\nlevels = ['original', 'filler']\n"
+        "+++\n# user\n{{#frame original}}Please answer this: {{query}}{{/frame}}\n"
+    )
+    filled = found.condition({"frame": "filler"})
+    assert found.render(filled, arm="train", query="Q").user == "Please answer this: Q"

@@ -9,10 +9,10 @@ import functools
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib.resources import files
 
-from variants.marks import ORIGINAL, Cut, Node, Section, Span
+from variants.marks import ORIGINAL, Cut, Node, QuerySlot, Section, Span, spans_of
 from variants.sentences import BREAK, MARKER, sentences, words
 from variants.units import plain
 
@@ -42,7 +42,7 @@ def sentence_counts(
     """
     counts: Counter[str] = Counter()
     for section in sections:
-        for span in _spans(section.nodes):
+        for span in spans_of(section.nodes):
             counts[span.factor] += len(_places(span.texts.get(ORIGINAL, ()), alternates))
     return dict(counts)
 
@@ -91,12 +91,22 @@ def _generated(
     if not like.strip():
         # A feature to add: its filler is as long as the text that it would add.
         like = next((flat for level in texts.values() if (flat := flatten(level)).strip()), "")
-    made["filler"] = (filler(like, key, number),) if like.strip() else items
+    # The query is never filled in: a span around it has no filler.
+    fits = like.strip() and not _holds_query(items)
+    made["filler"] = (filler(like, key, number),) if fits else items
     for place, sentence in _places(items, alternates):
         seen[span.factor] += 1
         cut = _without(items[place], sentence)
         made[f"without-{seen[span.factor]}"] = (*items[:place], *cut, *items[place + 1 :])
     return made
+
+
+def _holds_query(items: Iterable[Node]) -> bool:
+    return any(
+        isinstance(item, QuerySlot)
+        or (isinstance(item, Span) and any(_holds_query(inner) for inner in item.texts.values()))
+        for item in items
+    )
 
 
 def _places(items: Sequence[Node], alternates: Collection[str]) -> list[tuple[int, int]]:
@@ -224,13 +234,3 @@ def _sentences(text: str) -> list[tuple[int, int]]:
         for a, b in sentences(text)
         if words(plain(text[a:b])) and not _NUMBER.fullmatch(text, a, b)
     ]
-
-
-def _spans(nodes: Iterable[Node]) -> Iterator[Span]:
-    """Every span of a factor, in the order of the text."""
-    for node in nodes:
-        if isinstance(node, Span):
-            if node.factor != "arm":
-                yield node
-            for items in node.texts.values():
-                yield from _spans(items)

@@ -7,10 +7,20 @@ Does not know which factors, levels or arms a scenario declares: `scenario` chec
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-__all__ = ["Cut", "Lines", "Node", "Problem", "QuerySlot", "ScenarioError", "Section", "Span"]
+__all__ = [
+    "Cut",
+    "Lines",
+    "Node",
+    "Problem",
+    "QuerySlot",
+    "ScenarioError",
+    "Section",
+    "Span",
+    "spans_of",
+]
 
 ORIGINAL = "original"
 REMOVED = "removed"
@@ -90,6 +100,16 @@ class Section:
     role: str
     nodes: tuple[Node, ...]
     line: int = field(default=1, compare=False)
+
+
+def spans_of(nodes: Iterable[Node]) -> Iterator[Span]:
+    """Every span of a factor among these nodes and inside them, in the order of the text."""
+    for node in nodes:
+        if isinstance(node, Span):
+            if node.factor != "arm":
+                yield node
+            for items in node.texts.values():
+                yield from spans_of(items)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from variants.declarations import FILLER, GENERATED_LEVELS, Factor, Need
-from variants.marks import ORIGINAL, REMOVED, Node, Span
+from variants.marks import ORIGINAL, REMOVED, Node, Span, spans_of
 from variants.meaning import stem
 from variants.scenario import Scenario
 from variants.sentences import words
@@ -134,7 +134,7 @@ def unreachable(scenario: Scenario) -> Iterator[tuple[str, str]]:
     """
     spans: dict[str, list[Span]] = {name: [] for name in scenario.factors}
     for section in scenario.sections:
-        for span in _spans(section.nodes):
+        for span in spans_of(section.nodes):
             spans[span.factor].append(span)
     for name, factor in scenario.factors.items():
         if factor.surface:
@@ -185,12 +185,3 @@ _Way = tuple[list[Need], dict[str, frozenset[str]]]
 def _ways(factor: Factor, rest: list[Need], wanted: dict[str, frozenset[str]]) -> list[_Way]:
     """What a factor needs, once for each place that it stands in."""
     return [([*factor.needs, *site, *rest], wanted) for site in factor.sites or ((),)]
-
-
-def _spans(nodes: Iterable[Node]) -> Iterator[Span]:
-    for node in nodes:
-        if isinstance(node, Span):
-            if node.factor != "arm":
-                yield node
-            for items in node.texts.values():
-                yield from _spans(items)

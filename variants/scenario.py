@@ -18,18 +18,16 @@ from typing import Any, Self
 
 from variants.declarations import (
     GENERATED_LEVELS,
-    MOVED,
     Declarations,
     Factor,
     nearest,
     split_head,
     undeclared,
 )
-from variants.generated import flatten, sentence_counts, with_generated
+from variants.generated import sentence_counts
 from variants.marks import (
     ORIGINAL,
     REMOVED,
-    Cut,
     Lines,
     Node,
     Problem,
@@ -39,8 +37,8 @@ from variants.marks import (
     Span,
     read_sections,
 )
-from variants.removals import Mend, mend
-from variants.sentences import MARKER
+from variants.removals import Mend
+from variants.rendering import Rendering, Text, assemble, pieces
 from variants.surface import restyle
 from variants.units import substitute
 
@@ -150,7 +148,7 @@ class Scenario:
     first_study: Mapping[str, tuple[str, ...]]
     sections: tuple[Section, ...]
     order: tuple[str, ...] = field(repr=False, compare=False)
-    _rendering: "_Rendering" = field(repr=False, compare=False)
+    _rendering: Rendering = field(repr=False, compare=False)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -178,7 +176,7 @@ class Scenario:
         """
         if not re.match(r"\+\+\+(\r?\n|\Z)", text):
             plain = (Section("system", (text,), 1), Section("user", (QuerySlot(1, 1),), 1))
-            return cls(Path(path).stem, _NONE, _NONE, _NONE, plain, (), _Rendering(plain, 0))
+            return cls(Path(path).stem, _NONE, _NONE, _NONE, plain, (), Rendering(plain, 0))
         lines = Lines(text)
         head, body = split_head(text, lines, path)
         declared = Declarations(head, text, lines)
@@ -197,7 +195,7 @@ class Scenario:
             MappingProxyType(declared.first_study),
             sections,
             order,
-            _Rendering(sections, 0, alternates),
+            Rendering(sections, 0, alternates),
         )
         scenario._check_query(path)
         return scenario
@@ -283,12 +281,12 @@ class Scenario:
         return replace(
             self,
             sections=sections,
-            _rendering=_Rendering(sections, wording.filler, self._rendering.alternates),
+            _rendering=Rendering(sections, wording.filler, self._rendering.alternates),
         )
 
     def _rendered(
         self, condition: Condition, arm: str | None, wording: Wording | None
-    ) -> tuple[str, tuple["_Text", ...]]:
+    ) -> tuple[str, tuple[Text, ...]]:
         if self.arms and arm not in self.arms:
             raise _misuse(f"arm {arm!r} is not declared; the arms are {', '.join(self.arms)}")
         scenario = self
@@ -305,7 +303,7 @@ class Scenario:
             rendering.kept[key] = tuple(scenario._texts(condition, arm))
         return rendering.slot, rendering.kept[key]
 
-    def _texts(self, condition: Condition, arm: str | None) -> Iterator["_Text"]:
+    def _texts(self, condition: Condition, arm: str | None) -> Iterator[Text]:
         """Role, text with a slot for the query, and mends of each section."""
         levels = dict(condition.levels)
         generated = {
@@ -317,8 +315,8 @@ class Scenario:
             if factor.surface and (at := levels[name]) is not None
         }
         for section in self._rendering.sections_with(generated):
-            text, mends = _assemble(
-                _pieces(section.nodes, levels, arm, self._hidden), self._rendering.slot
+            text, mends = assemble(
+                pieces(section.nodes, levels, arm, self._hidden), self._rendering.slot
             )
             if surface:
                 text = restyle(text, surface, slot=self._rendering.slot, role=section.role)
@@ -371,7 +369,7 @@ class Scenario:
                 slots = [
                     piece
                     for section in self.sections
-                    for piece in _pieces(section.nodes, dict(condition.levels), arm)
+                    for piece in pieces(section.nodes, dict(condition.levels), arm)
                     if isinstance(piece, QuerySlot)
                 ]
                 if len(slots) != 1:
@@ -384,130 +382,6 @@ class Scenario:
 
 def _misuse(message: str) -> ScenarioError:
     return ScenarioError([Problem(1, 1, message)])
-
-
-# Role, text with a slot for the query, and mends of a section.
-_Text = tuple[str, str, tuple[Mend, ...]]
-
-
-class _Rendering:
-    """What a scenario remembers of its rendering: nothing of it is part of its value."""
-
-    def __init__(
-        self, sections: tuple[Section, ...], filler: int, alternates: frozenset[str] = frozenset()
-    ) -> None:
-        self.sections = sections
-        self.filler = filler
-        self.alternates = alternates
-        self.kept: dict[tuple[Condition, str | None], tuple[_Text, ...]] = {}
-        self.worded: dict[Wording, Any] = {}
-        self.hidden: frozenset[str] | None = None
-        self.slot = _absent_from(sections)
-        self._generated: dict[frozenset[str], tuple[Section, ...]] = {}
-
-    def sections_with(self, names: Iterable[str]) -> tuple[Section, ...]:
-        """The sections with the texts of these factors' generated levels."""
-        asked = frozenset(names)
-        if not asked:
-            return self.sections
-        have = next((key for key in self._generated if asked <= key), None)
-        if have is None:
-            have = asked.union(*self._generated)
-            made = with_generated(self.sections, self.filler, have, self.alternates)
-            self._generated = {have: made}
-        return self._generated[have]
-
-
-def _absent_from(sections: Iterable[Section]) -> str:
-    """A short text that stands nowhere in the scenario, to hold the place of the query."""
-    leaves = [_leaves(section.nodes) for section in sections]
-    for number in itertools.count():
-        slot = f"\ufdd0{number}\ufdd1"
-        if not any(slot in text for texts in leaves for text in texts):
-            return slot
-    raise AssertionError
-
-
-def _leaves(nodes: Iterable[Node]) -> tuple[str, ...]:
-    found: list[str] = []
-    for node in nodes:
-        if isinstance(node, str):
-            found.append(node)
-        elif isinstance(node, Span):
-            for items in node.texts.values():
-                found += _leaves(items)
-    return tuple(found)
-
-
-@dataclass(frozen=True, slots=True)
-class _Moved:
-    """What goes to the far end of its section."""
-
-    pieces: tuple["str | Cut | _Moved", ...]
-
-
-def _pieces(
-    nodes: Iterable[Node],
-    levels: Mapping[str, str | None],
-    arm: str | None,
-    hidden: frozenset[str] = frozenset(),
-) -> Iterator[str | QuerySlot | Cut | _Moved]:
-    """The pieces that a condition shows, with a Cut for each text that it takes out."""
-    for node in nodes:
-        if not isinstance(node, Span):
-            yield node
-            continue
-        if node.factor == "arm":
-            yield from _pieces(node.texts.get(arm or "", ()), levels, arm, hidden)
-            continue
-        level = levels[node.factor]
-        if level == MOVED:
-            inside = list(_pieces(node.shown(ORIGINAL), levels, arm, hidden))
-            yield Cut(flatten(node.texts.get(ORIGINAL, ())))
-            yield _Moved(tuple(piece for piece in inside if not isinstance(piece, QuerySlot)))
-            yield from (piece for piece in inside if isinstance(piece, QuerySlot))
-        elif level is None or (level == REMOVED and REMOVED not in node.texts):
-            if level is not None or node.factor not in hidden:
-                yield Cut(flatten(node.texts.get(ORIGINAL, ())))
-        else:
-            yield from _pieces(node.shown(level), levels, arm, hidden)
-
-
-def _assemble(
-    pieces: Iterable[str | QuerySlot | Cut | _Moved], slot: str
-) -> tuple[str, tuple[Mend, ...]]:
-    """One text of the pieces, its seams mended and what was moved put at the far end."""
-    parts: list[str] = []
-    cuts: list[tuple[int, str]] = []
-    moved: list[tuple[int, str]] = []
-    size = 0
-    for piece in pieces:
-        if isinstance(piece, Cut):
-            cuts.append((size, piece.text))
-            continue
-        if isinstance(piece, _Moved):
-            moved.append((size, _assemble(piece.pieces, slot)[0]))
-            continue
-        part = slot if isinstance(piece, QuerySlot) else piece
-        parts.append(part)
-        size += len(part)
-    text, mends = mend("".join(parts), cuts, slot) if cuts else ("".join(parts), ())
-    heads = [_unlisted(block) for offset, block in moved if 2 * offset > size]
-    tails = [_unlisted(block) for offset, block in moved if 2 * offset <= size]
-    text = text.lstrip() if any(heads) else text
-    text = text.rstrip() if any(tails) else text
-    return "\n\n".join(filter(None, [*heads, text, *tails])), mends
-
-
-def _unlisted(block: str) -> str:
-    """A block of its own: one list item loses its mark, a list keeps all of them."""
-    block = block.strip()
-    rest = _ITEM.sub("", block)
-    return block if _ITEM_LINE.search(rest) else rest
-
-
-_ITEM = re.compile(rf"\A(?:{MARKER})[ \t]+")
-_ITEM_LINE = re.compile(rf"^[ \t]*(?:{MARKER})[ \t]+", re.MULTILINE)
 
 
 def _query_spots(sections: Iterable[Section]) -> Iterator[tuple[QuerySlot, frozenset[str]]]:
