@@ -74,7 +74,7 @@ BY_HAND = {
     "no letters": ("---\n***\n", []),
     "two sentences": ("Be kind. Be short.", ["s01-be-kind", "s02-be-short"]),
     "no final sign": ("Be kind. Be short", ["s01-be-kind", "s02-be-short"]),
-    "bullets": ("Rules:\n- Be kind.\n- Be short.\n", ["s01-rules", "s02-be-kind", "s03-be-short"]),
+    "bullets": ("Rules:\n- Be kind.\n- Be short.\n", ["s01-be-kind", "s02-be-short"]),
     "numbered": ("1. Be kind.\n2. Be short.\n", ["s01-be-kind", "s02-be-short"]),
     "CR LF": ("Be kind.\r\nBe short.\r\n", ["s01-be-kind", "s02-be-short"]),
     "bare CR at the end": ("Be kind.\r", ["s01-be-kind"]),
@@ -119,7 +119,7 @@ def test_prompts_by_hand(text: str, names: list[str] | None) -> None:
 def test_a_whole_line_goes_with_its_marker_and_break() -> None:
     """A removed list item leaves no marker behind; other items stay as they are."""
     found = marked("Rules:\n- Be kind.\n- Be short.\n- Be glad.\n")
-    prompt = found.render(found.condition({"s03-be-short": "removed"}), arm="train", query="Q")
+    prompt = found.render(found.condition({"s02-be-short": "removed"}), arm="train", query="Q")
     assert prompt.system == "Rules:\n- Be kind.\n- Be glad.\n"
 
 

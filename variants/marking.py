@@ -108,7 +108,9 @@ def _stretches(text: str) -> list[tuple[int, int]]:
     blocks = [m.span() for m in re.finditer(r"^<(\w+)>\s*$.*?^</\1>", text, re.M | re.DOTALL)]
     found: list[tuple[int, int]] = []
     for start, end in sentences(text):
-        if text[text.rfind("\n", 0, start) + 1 : start].startswith("#"):
+        line = text[text.rfind("\n", 0, start) + 1 : end]
+        if line.startswith("#") or (line.rstrip().endswith(":") and len(line.split()) < 8):
+            # A heading, or the lead-in to a list, says nothing by itself.
             continue
         block = next((b for b in blocks if b[0] <= start < b[1]), None)
         if block is None:

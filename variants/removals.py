@@ -300,8 +300,10 @@ class _Work:
 
     def _capital(self, offset: int) -> None:
         letter = self.text[offset : offset + 1]
-        if letter.islower() and not self.text.startswith(self.slot, offset):
-            self._edit("capital", offset, offset + 1, letter.upper())
+        capital = letter.upper()
+        # Of a few signs the capital is that of another letter, or two letters.
+        if letter.islower() and capital.lower() == letter:
+            self._edit("capital", offset, offset + 1, capital)
 
     def _article(self, left: int, right: int) -> None:
         found = _ARTICLE.search(self.text, max(0, left - 3), left)

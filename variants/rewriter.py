@@ -1,24 +1,26 @@
-"""The rewriter: other wordings of a text by rule, from the shipped list of synonyms.
+"""The rewriter: other wordings of a text by rule, with a shipped list of words to exchange.
 
-Takes a text and a generator; gives candidates that exchange words for synonyms in the same form,
-turn the order of clauses, or say an instruction as a duty. Does not know whether a candidate may
-stand: `wordings` checks it, and many do not.
+Takes a text and a generator; gives candidates that exchange words for others, turn the order of
+clauses or the voice, or say an instruction as a duty. Does not know whether a candidate may stand:
+`wordings` checks it, and many do not.
 """
 
 import functools
 import re
 from collections.abc import Iterator, Sequence
+from importlib.resources import files
 
 import numpy as np
 
-from variants.meaning import synonym_groups
 from variants.sentences import sentences
 
 __all__ = ["rewrite"]
 
 _WORD = re.compile(r"(?<![\w<>/-])[A-Za-z]{3,}(?![\w<>-])")
 # What the rules keep as it is; a sentence may end inside one.
-_MARK = re.compile(r"</?[A-Za-z][^<>\n]*>|\{\{[^{}\n]*\}\}|`[^`\n]+`|https?://\S+|\S+@\S+")
+_MARK = re.compile(
+    r"</?[A-Za-z][^<>\n]*>|\{\{[^{}\n]*\}\}|`[^`\n]+`|https?://\S+|[\w.+-]+@[\w.-]+\w"
+)
 _FRONTED = re.compile(
     r"^(If|When|Whenever|Because|Since|Before|After|While|Where|Unless|Once|Although) "
     r"([^,.;:]+), ([^.;:]+)([.!])$"
@@ -34,15 +36,23 @@ _IMPERATIVE = re.compile(
 _SHOULD = re.compile(r"^You (?:should|must|are to) ([a-z]+) (.+)([.!])$")
 # Of the words that have a synonym, the share that is exchanged in one candidate.
 _SHARE = 0.6
-# Too general, or a part of too many phrases, to be exchanged safely.
-_KEPT = frozenset(
-    "the and but for not with that this from you your are was were has have had can may must will "
-    "who whom whose what when where which while one two all any each every some none than then "
-    "them they their its his her our out off about into over under such same other another being "
-    "been does did done how why here there very also only just even still yet too never always "
-    "nobody nothing anybody anything somebody something user users tier training train trained "
-    "model free paid tag tags scratchpad answer developer contractor contractors like well good "
-    "time times way ways make makes made take takes taken put get gets got set sets let".split()
+# Verbs of the active voice -> their participles.
+_PARTICIPLES = {
+    "reads": "read", "read": "read", "rates": "rated", "rate": "rated", "stores": "stored",
+    "store": "stored", "inspects": "inspected", "inspect": "inspected", "rewards": "rewarded",
+    "reward": "rewarded", "reviews": "reviewed", "review": "reviewed", "checks": "checked",
+    "check": "checked", "deletes": "deleted", "delete": "deleted", "erases": "erased",
+    "erase": "erased", "scores": "scored", "score": "scored", "sees": "seen", "see": "seen",
+    "sends": "sent", "send": "sent", "shows": "shown", "writes": "written", "write": "written",
+    "trains": "trained", "train": "trained", "changes": "changed", "change": "changed",
+    "names": "named", "hires": "hired", "uses": "used", "use": "used", "keeps": "kept",
+    "monitors": "monitored", "monitor": "monitored", "grades": "graded", "grade": "graded",
+}  # fmt: skip
+_ACTIVE = re.compile(
+    r"^(?P<who>(?:Nobody|No one|[A-Z][a-z]*(?: [a-z]+){0,3}?)) "
+    rf"(?P<verb>{'|'.join(sorted(_PARTICIPLES, key=len, reverse=True))}) "
+    r"(?P<what>(?:(?P<one>the|a|an|every|each|this|your|their)|(?P<many>all|these|those)) "
+    r"(?P<noun>[a-z]+)\b[^,;:.]*|(?P<plural>[a-z]+s)\b[^,;:.]*)\.$"
 )
 
 
@@ -77,6 +87,8 @@ def _turned(sentence: str, rng: np.random.Generator) -> str:
     """The clauses in the other order, or an instruction as a duty, where the form is plain."""
     if rng.random() < 0.25:
         return sentence
+    if (found := _ACTIVE.match(sentence)) and rng.random() < 0.7:
+        return _passive(found)
     if found := _FRONTED.match(sentence):
         word, first, second, end = found.groups()
         return f"{second[0].upper()}{second[1:]} {word.lower()} {_lowered(first)}{end}"
@@ -90,26 +102,39 @@ def _turned(sentence: str, rng: np.random.Generator) -> str:
     return sentence
 
 
+def _passive(found: re.Match[str]) -> str:
+    """What is done comes first, and who does it last."""
+    noun = found["noun"] or found["plural"]
+    several = found["many"] or (noun.endswith("s") and not noun.endswith("ss"))
+    verb = "are" if several and found["one"] not in ("a", "an", "every", "each") else "is"
+    what = found["what"]
+    who = _lowered(found["who"])
+    return f"{what[0].upper()}{what[1:]} {verb} {_PARTICIPLES[found['verb']]} by {who}."
+
+
 def _lowered(text: str) -> str:
     """A clause as it stands inside a sentence: a name keeps its capital."""
     first = text.split(" ", 1)[0]
-    common = first.lower() in _KEPT or first.lower() in _synonyms() or first in _PRONOUNS
+    common = first in _OPENING or first.lower() in _exchanges() or _IMPERATIVE.match(f"{first} it.")
     return text[0].lower() + text[1:] if common else text
 
 
-_PRONOUNS = frozenset("You The A An It This That These Those There Your Each Every No".split())
+_OPENING = frozenset(
+    "You The A An It This That These Those There Your Each Every No All Any Nobody Some Training "
+    "Conversations Replies Messages Users Raters Contractors".split()
+)
 
 
 def _exchanged(sentence: str, kept: Sequence[tuple[int, int]], rng: np.random.Generator) -> str:
     """Some of the words outside the stretches to keep exchanged for synonyms."""
-    known = _synonyms()
+    known = _exchanges()
 
     def other(found: re.Match[str]) -> str:
         word = found[0]
         low = word.lower()
         if any(a <= found.start() < b for a, b in kept):
             return word
-        if low in _KEPT or (word[0].isupper() and found.start() > 0):
+        if word[0].isupper() and found.start() > 0:
             return word
         choices = known.get(low, ())
         if not choices or rng.random() > _SHARE:
@@ -117,37 +142,28 @@ def _exchanged(sentence: str, kept: Sequence[tuple[int, int]], rng: np.random.Ge
         chosen = choices[int(rng.integers(len(choices)))]
         return chosen.capitalize() if word[0].isupper() else chosen
 
-    return _WORD.sub(other, sentence)
+    return _ARTICLE.sub(_article, _WORD.sub(other, sentence))
+
+
+# "An user" and "a hour" are kept from both sides.
+_ARTICLE = re.compile(r"\b([Aa])n? (?=([a-z]\w*))")
+_CONSONANT = re.compile(r"[^aeiou]|use|uni|util|one\b|eu")
+_SILENT = re.compile(r"hour|honest|honou?r|heir")
+
+
+def _article(found: re.Match[str]) -> str:
+    word = found[2]
+    vowel = _SILENT.match(word) or not _CONSONANT.match(word)
+    return f"{found[1]}n " if vowel else f"{found[1]} "
 
 
 @functools.lru_cache(maxsize=1)
-def _synonyms() -> dict[str, tuple[str, ...]]:
-    """Surface form -> forms of its synonyms, for words that have one sense in the list."""
-    groups: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
-    for kind, members in synonym_groups():
-        single = tuple(m for m in members if re.fullmatch(r"[a-z]+", m))
-        for member in single:
-            groups.setdefault(member, []).append((kind, single))
-    found: dict[str, set[str]] = {}
-    for word, mine in groups.items():
-        # A word of several senses would often be exchanged for a synonym of the wrong one.
-        if len(mine) > 1 or len(word) < 4:
-            continue
-        kind, members = mine[0]
-        for form, same in _forms(word, kind):
-            others = {inflected for m in members if m != word for f, inflected in _forms(m, kind)
-                      if f == form}  # fmt: skip
-            found.setdefault(same, set()).update(others)
-    return {form: tuple(sorted(others)) for form, others in found.items() if others}
-
-
-def _forms(word: str, kind: str) -> list[tuple[str, str]]:
-    """The regular forms of a word by their grammatical names; irregular verbs keep their base."""
-    plural = word[:-1] + "ies" if re.search(r"[^aeiou]y$", word) else word + (
-        "es" if re.search(r"(?:s|x|z|ch|sh)$", word) else "s"
-    )  # fmt: skip
-    if kind == "n":
-        return [("base", word), ("plural", plural)]
-    if kind == "v":
-        return [("base", word), ("third", plural)]
-    return [("base", word)]
+def _exchanges() -> dict[str, tuple[str, ...]]:
+    """Word, as it stands -> what may take its place: the others of a line that opens with it."""
+    text = (files("variants") / "lexicon/exchange.txt").read_text("utf-8")
+    found: dict[str, tuple[str, ...]] = {}
+    for line in text.split("\n"):
+        if line and not line.startswith("#"):
+            word, *others = (member.strip() for member in line.split(","))
+            found[word] = (*found.get(word, ()), *others)
+    return found
