@@ -198,6 +198,7 @@ def paraphrase(
 ) -> None:
     """Make and check wordings of every text of the scenario; again: go on."""
     with _refusing():
+        from ablate.calls import CallLimit
         from ablate.paraphrasing import paraphrase as make
         from ablate.study import load_study
 
@@ -207,14 +208,19 @@ def paraphrase(
         _check_helpers(model, judge)
         if model:
             _agree(model, f"Ask {model} for up to {variants} wordings of each text?", yes)
-        said = make(
-            found,
-            model=model or None,
-            judge=judge or None,
-            wanted=variants,
-            concurrency=concurrency,
-            hear=console.say_progress,
-        )
+        try:
+            said = make(
+                found,
+                model=model or None,
+                judge=judge or None,
+                wanted=variants,
+                concurrency=concurrency,
+                hear=console.say_progress,
+            )
+        except CallLimit as limit:
+            # As with a run: what is there is kept, and the same command goes on.
+            print(console.visible(str(limit)), file=sys.stderr)
+            raise typer.Exit(1) from None
         short = [p for p in said if p.accepted < p.wanted]
         print(f"{found.variants_path}: {len(said) - len(short)} of {len(said)} texts have "
               f"{variants} wordings.")  # fmt: skip

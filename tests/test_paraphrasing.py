@@ -218,7 +218,7 @@ def test_the_limit_of_calls_is_never_exceeded(tiny: Path, limit: int) -> None:
     counted: Counter[str] = Counter()
     with at(script(lambda a: written(a, good))) as server:
         stopped = paraphrase(tiny, 2)
-        assert stopped.exit_code != 0
+        assert stopped.exit_code == 1
         assert f"the limit of {limit} calls is reached" in stopped.stderr
         assert len(stopped.stderr.strip().splitlines()) <= 1 + 10
         assert len(server.seen) == limit
@@ -236,7 +236,7 @@ def test_the_limit_of_tokens_is_never_exceeded(tiny: Path) -> None:
     replies = script(lambda a: message(written(a, good), tokens=(900, 100)))
     with at(replies) as server:
         stopped = paraphrase(tiny, 3)
-    assert stopped.exit_code != 0
+    assert stopped.exit_code == 1
     assert "20000 tokens" in stopped.stderr
     spent = sum(1000 if asked(seen).role == "writer" else 10 for seen in server.seen)
     assert 5000 < spent <= 20_000
