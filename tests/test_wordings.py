@@ -17,8 +17,8 @@ DATA = Path(__file__).parent / "data"
 # Per file: at most this share of flips is accepted, and at least this share of good wordings. The
 # rules were tuned on the first file. The second was written after they were frozen: 83 % of the
 # good ones were accepted then, and 21 % of the flips; one round of mending followed.
-FLIP_MOST = {"development": 0.115, "held_out": 0.12}
-GOOD_LEAST = {"development": 0.77, "held_out": 0.79}
+FLIP_MOST = {"development": 0.125, "held_out": 0.12}
+GOOD_LEAST = {"development": 0.8, "held_out": 0.79}
 
 
 def verdicts(name: str) -> dict[str, Counter[bool]]:

@@ -105,7 +105,8 @@ _SOFT = (
     "waive", "longest", "maximum", "no difference", "keep clear",
     "apart from", "other than", "prevent", "unable",
     "far from", "anything but", "private", "secret", "yet to",
-    "untouched", "hold back", "at most", "regardless", "indifferent",
+    "untouched", "hold back", "at most", "silent", "silence", "missing", "fail", "beyond",
+    "discontinue", "object", "regardless", "indifferent",
     "irrespective", "alike", "reduce", "lower", "lose", "small",
 )  # fmt: skip
 # These look negative and are not: the longest phrase counts.
@@ -407,7 +408,7 @@ def negations(words: Sequence[str]) -> int:
     for phrase in _NOT_NEGATIVE:
         text = text.replace(f" {phrase} ", " ")
     text, apart = _APART.subn(" ", text)
-    count += apart
+    count += apart + len(_STOPPING.findall(" ".join(words)))
     if count or len(_NOTED.findall(text)) > 1:
         text = text.replace(" nor ", " ")
     for phrase in _BY_LENGTH:
@@ -419,9 +420,9 @@ def negations(words: Sequence[str]) -> int:
 
 # "Neither A nor B" and "not A nor B" negate once.
 _NOTED = re.compile(r" (?:neither|nor|not|no|never|nobody|nothing|cannot)(?= )")
+_STOPPING = re.compile(r"\b(?:stop|cease|quit)s? \w+ing\b")
 _APART = re.compile(
-    r" (?:stop|cease|quit) \w+ing(?= )"
-    r"| (?:keep|leave|stay|rule|shut)(?: \w+){1,5} out(?: of)?(?= )"
+    r" (?:keep|leave|stay|rule|shut)(?: \w+){1,5} out(?: of)?(?= )"
     r"| (?:keep|leave|stay|remain)(?: [\w']+){0,6} as (?:it|they) be(?= )"
     r"| (?:keep|stay)(?: \w+){0,4} away(?: from)?(?= )"
 )
@@ -441,7 +442,7 @@ def _lemma(word: str) -> str:
     return word
 
 
-_NEGATION_WORDS = frozenset(word for p in (*_NEGATIONS, *_SOFT) for word in p.split())
+_NEGATION_WORDS = frozenset(word for p in (*_NEGATIONS, *_SOFT, *_ONLY) for word in p.split())
 
 
 def _numbers(raw: Sequence[str]) -> Iterator[str]:

@@ -403,7 +403,9 @@ def _swapped(
             stayed = _union(~at[w] for w in mine if at[w] >> left & 1)
             stayed &= _union(at[w] for w in yours if not at[w] >> left & 1)
             went = _union(at[w] for w in mine if not at[w] >> left & 1)
-            if rights := stayed & went:
+            # What came to the one stretch is not in the other any more.
+            rights = stayed & went & _union(~at[w] for w in came)
+            if rights:
                 first = rights & -rights
                 gone = next(w for w in mine if at[w] & first and not at[w] >> left & 1)
                 return gone, came[0]
