@@ -14,11 +14,12 @@ from strategies import texts
 from variants.wordings import check_wording
 
 DATA = Path(__file__).parent / "data"
-# Per file: at most this share of flips is accepted, and at least this share of good wordings. The
-# rules were tuned on the first file. The second was written after they were frozen: 83 % of the
-# good ones were accepted then, and 21 % of the flips; one round of mending followed.
-FLIP_MOST = {"development": 0.125, "held_out": 0.12}
-GOOD_LEAST = {"development": 0.8, "held_out": 0.79}
+# In either file at most this share of negation flips is accepted, and at least this share of good
+# wordings. The rules were tuned on the first file; the second was written after they were frozen,
+# and one round of mending followed. Opposite words and exchanged roles are kinds of their own:
+# lists of words do not reach all of them, and the table says how many get through.
+FLIP_MOST = 0.05
+GOOD_LEAST = 0.8
 
 
 def verdicts(name: str) -> dict[str, Counter[bool]]:
@@ -40,8 +41,8 @@ def test_the_confusion_table(name: str, capsys: pytest.CaptureFixture[str]) -> N
         for kind, found in sorted(counts.items()):
             print(f"  {kind:10} {found[True]:8} {found[False]:8}")
     share = {kind: found[True] / found.total() for kind, found in counts.items()}
-    assert share["good"] >= GOOD_LEAST[name]
-    assert share["flip"] <= FLIP_MOST[name]
+    assert share["good"] >= GOOD_LEAST
+    assert share["flip"] <= FLIP_MOST
     assert counts["copy"][True] == 0
 
 

@@ -103,7 +103,7 @@ _ONLY = (
 _SOFT = (
     "avoid", "refrain", "decline", "omit", "absent", "remove",
     "waive", "longest", "maximum", "no difference", "keep clear",
-    "apart from", "other than", "prevent", "unable",
+    "instead", "rather than", "apart from", "other than", "prevent", "unable",
     "far from", "anything but", "private", "secret", "yet to",
     "untouched", "hold back", "at most", "silent", "silence", "missing", "fail", "beyond",
     "discontinue", "object", "regardless", "indifferent",

@@ -177,7 +177,7 @@ _ABLE = ("welcome", "can", "able", "may", "lets", "let", "allows", "allowed", "f
 _NOT_PARTIAL = re.compile(
     r" (?:less|more) (?:often|frequently)(?= )"
     r"|(?<= )(?:though|however|whatever|whoever|wherever)(?: \w+){0,3} may(?= )"
-    r"| some (?=\w*[^s ] )"
+    r"| some (?!of )(?=\w*[^s ] )"
 )
 
 
@@ -341,7 +341,7 @@ def _opposites(before: Reading, after: Reading) -> tuple[list[tuple[str, str]], 
                     (
                         w
                         for w in opposites(word, other.words)
-                        if not _APART & {word, w} and not _count([w], old)
+                        if not (_APART | negating_roots()) & {word, w} and not _count([w], old)
                     ),
                     None,
                 )
@@ -368,7 +368,7 @@ _APART = frozenset(
         "exclude forbid prohibit ban bar withhold disregard before after ahead later earlier prior "
         "first last above below over under give receive borrow lend loan buy sell send teach learn "
         "follow lead leave have charge come go ask answer question reply mark score point "
-        "use morning afternoon evening night noon".split(),
+        "use morning afternoon evening night noon yesterday today tomorrow day up down".split(),
     )
 )
 
