@@ -174,7 +174,7 @@ def mark(
     with _refusing():
         from ablate.proposing import proposed_scenario
 
-        _check_helpers(model)
+        _check_writers(model)
         if model:
             _agree(model, f"Ask {model} for factors?", yes)
         text, factors = proposed_scenario(file, model or None)
@@ -205,7 +205,7 @@ def paraphrase(
         found = load_study(study, drawing=False)
         if judge and not model:
             _refuse("paraphrase: --judge goes with --model: wordings by rule have no judge")
-        _check_helpers(model, judge)
+        _check_writers(model, judge)
         if model:
             _agree(model, f"Ask {model} for up to {variants} wordings of each text?", yes)
         try:
@@ -423,7 +423,7 @@ def _changes(condition: str) -> dict[str, str]:
     return {name.strip(): level.strip() for name, _, level in pairs}
 
 
-def _check_helpers(*models: str) -> None:
+def _check_writers(*models: str) -> None:
     """Refuse a model of no known provider; a study's own are checked with the study."""
     from ablate.models import PROVIDERS, split_name
     from variants.declarations import nearest
