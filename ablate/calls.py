@@ -12,14 +12,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from ablate.models import (
-    PROVIDERS,
     Completion,
     Model,
-    ModelError,
     Parameters,
     TrialFailed,
     open_model,
-    split_name,
 )
 from ablate.store import Failure, Ledger, Row
 from variants import Prompt
@@ -173,11 +170,6 @@ async def calling(
 
     A caller `beside` another one shares its limits and its fault, in place of its own.
     """
-    provider, name = split_name(model)
-    if provider not in PROVIDERS or not name:
-        raise ModelError(
-            f"`{model}` must be provider/name, with a provider of {', '.join(PROVIDERS)}"
-        )
     parameters = Parameters(max_tokens, None, "none")
     async with open_model(model, parameters) as opened:
         yield Caller(

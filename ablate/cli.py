@@ -172,10 +172,11 @@ def mark(
 ) -> None:
     """Propose factors for a plain prompt; prints a scenario file."""
     with _refusing():
+        from ablate.models import check_name
         from ablate.proposing import proposed_scenario
 
-        _check_writers(model)
         if model:
+            check_name(model)
             _agree(model, f"Ask {model} for factors?", yes)
         text, factors = proposed_scenario(file, model or None)
         # The text as it is for a file, without what could act for a terminal.
@@ -199,13 +200,15 @@ def paraphrase(
     """Make and check wordings of every text of the scenario; again: go on."""
     with _refusing():
         from ablate.calls import CallLimit
+        from ablate.models import check_name
         from ablate.paraphrasing import paraphrase as make
         from ablate.study import load_study
 
         found = load_study(study, drawing=False)
         if judge and not model:
             _refuse("paraphrase: --judge goes with --model: wordings by rule have no judge")
-        _check_writers(model, judge)
+        for name in filter(None, (model, judge)):
+            check_name(name)
         if model:
             _agree(model, f"Ask {model} for up to {variants} wordings of each text?", yes)
         try:
@@ -421,20 +424,6 @@ def _changes(condition: str) -> dict[str, str]:
     """The changes of a condition written as "f=removed,g=named"."""
     pairs = [part.partition("=") for part in condition.split(",") if part.strip()]
     return {name.strip(): level.strip() for name, _, level in pairs}
-
-
-def _check_writers(*models: str) -> None:
-    """Refuse a model of no known provider; a study's own are checked with the study."""
-    from ablate.models import PROVIDERS, split_name
-    from variants.declarations import nearest
-
-    for model in filter(None, models):
-        provider, name = split_name(model)
-        if not name or provider not in PROVIDERS:
-            _refuse(
-                f"no model `{model}`{nearest(provider, PROVIDERS)}: give provider/name; "
-                f"the providers are {', '.join(PROVIDERS)}"
-            )
 
 
 def _agree(model: str, question: str, yes: bool) -> None:

@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from ablate import simulated
 from variants import Prompt
+from variants.declarations import nearest
 
 __all__ = [
     "PROVIDERS",
@@ -115,6 +116,16 @@ def split_name(model: str) -> tuple[str, str]:
     return provider, name
 
 
+def check_name(model: str) -> None:
+    """Raise ModelError for a name that is not provider/name, of a provider that there is."""
+    provider, name = split_name(model)
+    if not name or provider not in PROVIDERS:
+        raise ModelError(
+            f"no model `{model}`{nearest(provider, PROVIDERS)}: give provider/name; "
+            f"the providers are {', '.join(PROVIDERS)}"
+        )
+
+
 def wire(model: str, prompt: Prompt, parameters: Parameters) -> dict[str, Any]:
     """The JSON body of a Messages API call."""
     body: dict[str, Any] = {
@@ -136,6 +147,7 @@ def is_paid(model: str) -> bool:
 
 def open_model(model: str, parameters: Parameters) -> AbstractAsyncContextManager[Model]:
     """Open a model for calls. Raises ModelError when it cannot be used."""
+    check_name(model)
     return PROVIDERS[split_name(model)[0]](model, parameters)
 
 

@@ -7,7 +7,6 @@ or which rules there are.
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,8 +30,6 @@ MAX_TOKENS = 2048
 # How many candidates by rule are looked at for every wording that is wanted.
 TRIED = 40
 UNREADABLE = "(no readable answer)"
-# The rules share a stemmer that is not made for several threads.
-_RULES = threading.Lock()
 
 
 class ParaphraseError(ValueError):
@@ -223,8 +220,7 @@ async def _by_model(
     def check(text: str) -> Sequence[str]:
         if text in known:
             return (MADE_BEFORE,)
-        with _RULES:
-            return check_wording(unit.text, text, propositions=near, accepted=accepted).reasons
+        return check_wording(unit.text, text, propositions=near, accepted=accepted).reasons
 
     candidates = await reword(
         unit.text,

@@ -1,32 +1,21 @@
 """Paid answers outside a plan: kept before they count, never bought twice, within the limits."""
 
 import asyncio
-import os
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from wire_server import Reply, Script, Seen, Wire, error, message, one_after_another
-from wire_server import wire_server as serve
-from writer_judge import KEY
+from wire_server import Reply, Seen, error, message, one_after_another
+from writer_judge import KEY, use
 
 from ablate.calls import Caller, CallLimit, calling
 from ablate.models import ModelError, TrialFailed
 from ablate.store import Ledger, LedgerError
 from variants import Prompt, Turn
 
-WITHIN_S = 20.0
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody's keys, proxies or waiting times of many seconds."""
-    for name in list(os.environ):
-        if name.startswith(("ANTHROPIC_", "ABLATE_")) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr("anthropic._base_client.INITIAL_RETRY_DELAY", 0.001)
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 
 def prompt(text: object) -> Prompt:
@@ -37,27 +26,6 @@ def prompt(text: object) -> Prompt:
 def numbered(seen: Seen, number: int) -> Reply:
     """Every answer is another one."""
     return message(f"answer {number}")
-
-
-def use(
-    folder: Path, script: Script | Reply, work: Callable[[Caller, Caller], Any], **limits: Any
-) -> tuple[Any, Wire]:
-    """What comes of work with two callers side by side, and what the server saw."""
-
-    async def run() -> tuple[Any, Wire]:
-        async with serve(script) as server:
-            with pytest.MonkeyPatch.context() as patch, Ledger(folder / "ledger.sqlite") as ledger:
-                patch.setenv("ANTHROPIC_BASE_URL", server.url)
-                patch.setenv("ANTHROPIC_API_KEY", KEY)
-                limits.setdefault("concurrency", 4)
-                options: dict[str, Any] = {"purpose": "test", "max_tokens": 100}
-                async with (
-                    calling("anthropic/one", ledger, **options, **limits) as one,
-                    calling("anthropic/two", ledger, **options, beside=one) as two,
-                ):
-                    return await work(one, two), server
-
-    return asyncio.run(asyncio.wait_for(run(), WITHIN_S))
 
 
 def together(*calls: Awaitable[str]) -> "asyncio.Future[list[Any]]":

@@ -29,15 +29,7 @@ SECRETS = {
 }
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 WITHIN_S = 20.0
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody's keys, proxies or waiting times of many seconds."""
-    for name in list(os.environ):
-        if name.startswith(("ANTHROPIC_", "ABLATE_")) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr("anthropic._base_client.INITIAL_RETRY_DELAY", 0.001)
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 
 def ask(

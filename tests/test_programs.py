@@ -2,36 +2,27 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from wire_server import Reply, Script, Wire, error, message
-from wire_server import wire_server as serve
-from writer_judge import GOOD, KEY, Asked, answers, asked, judged, script, written
+from wire_server import Reply, Script, error, message
+from writer_judge import GOOD, Asked, answers, asked, judged, script, written
+from writer_judge import use as beside
 
-from ablate.calls import Caller, CallLimit, calling
+from ablate.calls import Caller, CallLimit
 from ablate.models import ModelError
 from ablate.programs import MADE_BEFORE, Candidate, propose_factors, reword
-from ablate.store import Ledger
 from variants import check_wording
 
-WITHIN_S = 30.0
 RULE = "Conversations with free tier users are used for training."
 FIRST = GOOD[RULE][0]
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody's keys, proxies or waiting times of many seconds."""
-    for name in list(os.environ):
-        if name.startswith(("ANTHROPIC_", "ABLATE_")) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr("anthropic._base_client.INITIAL_RETRY_DELAY", 0.001)
+use = partial(beside, within_s=30.0)
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 
 @pytest.fixture(autouse=True)
@@ -41,27 +32,6 @@ def _silence(capfd: pytest.CaptureFixture[str]) -> Any:
     said = capfd.readouterr()
     assert "BestOfN" not in said.out + said.err
     assert said.out == ""
-
-
-def use(
-    folder: Path, script: Script, work: Callable[[Caller, Caller], Any], **limits: Any
-) -> tuple[Any, Wire]:
-    """What comes of work with a writer and a judge, and what the server saw."""
-
-    async def run() -> tuple[Any, Wire]:
-        async with serve(script) as server:
-            with pytest.MonkeyPatch.context() as patch, Ledger(folder / "ledger.sqlite") as ledger:
-                patch.setenv("ANTHROPIC_BASE_URL", server.url)
-                patch.setenv("ANTHROPIC_API_KEY", KEY)
-                limits.setdefault("concurrency", 4)
-                options: dict[str, Any] = {"purpose": "test", "max_tokens": 100}
-                async with (
-                    calling("anthropic/writer", ledger, **options, **limits) as writer,
-                    calling("anthropic/judge", ledger, **options, beside=writer) as judge,
-                ):
-                    return await work(writer, judge), server
-
-    return asyncio.run(asyncio.wait_for(run(), WITHIN_S))
 
 
 def folder(root: Path, name: str) -> Path:

@@ -32,13 +32,9 @@ MOST = 50
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody's keys, proxies or waiting times of many seconds."""
-    for name in list(os.environ):
-        if name.startswith(("ANTHROPIC_", "ABLATE_")) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
+def _key(own_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one key that the calls of this file have."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    monkeypatch.setattr("anthropic._base_client.INITIAL_RETRY_DELAY", 0.001)
 
 
 def trials(*numbers: int) -> Iterator[Trial]:

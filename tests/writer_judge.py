@@ -13,12 +13,31 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pytest
 from wire_server import Reply, Script, Seen, Wire, message, wire_server
 
-__all__ = ["COLOURS", "GOOD", "Asked", "answers", "asked", "judged", "office", "script", "serving"]
+from ablate.calls import Caller, calling
+from ablate.store import Ledger
+
+__all__ = [
+    "COLOURS",
+    "GOOD",
+    "KEY",
+    "Asked",
+    "answers",
+    "asked",
+    "judged",
+    "office",
+    "script",
+    "serving",
+    "use",
+    "written",
+]
 
 KEY = "sk-ant-api03-Hx4_nobody-has-this-key-2M"
+WITHIN_S = 20.0
 
 # Rewordings of the texts of the tiny study that rules let pass next to each other.
 GOOD = {
@@ -122,6 +141,32 @@ def script(
         return said if isinstance(said, Reply) else message(said, delay=delay)
 
     return reply
+
+
+def use(
+    folder: Path,
+    script: Script | Reply,
+    work: Callable[[Caller, Caller], Any],
+    *,
+    within_s: float = WITHIN_S,
+    **limits: Any,
+) -> tuple[Any, Wire]:
+    """What comes of work with two callers side by side, and what the server saw."""
+
+    async def run() -> tuple[Any, Wire]:
+        async with wire_server(script) as server:
+            with pytest.MonkeyPatch.context() as patch, Ledger(folder / "ledger.sqlite") as ledger:
+                patch.setenv("ANTHROPIC_BASE_URL", server.url)
+                patch.setenv("ANTHROPIC_API_KEY", KEY)
+                limits.setdefault("concurrency", 4)
+                options: dict[str, Any] = {"purpose": "test", "max_tokens": 100}
+                async with (
+                    calling("anthropic/writer", ledger, **options, **limits) as writer,
+                    calling("anthropic/judge", ledger, **options, beside=writer) as judge,
+                ):
+                    return await work(writer, judge), server
+
+    return asyncio.run(asyncio.wait_for(run(), within_s))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import snowballstemmer
 
 __all__ = [
     "LOOSE_NUMBERS",
+    "MARK",
     "RELATIONS",
     "Clause",
     "Match",
@@ -25,10 +26,10 @@ __all__ = [
     "opposites",
     "read",
     "stem",
-    "synonym_groups",
 ]
 
-_TAG = re.compile(
+# A tag, slot, code or address: another wording has it letter by letter.
+MARK = re.compile(
     r"</?[A-Za-z][^<>\n]*>|\{\{[^{}\n]*\}\}|`[^`\n]+`|https?://\S+|[\w.+-]+@[\w.-]+\w"
 )
 _TOKEN = re.compile(r"[^\W\d_]+(?:[’'][^\W\d_]+)?|\d+(?:[.,]\d+)*|[;:!?.,()—–]|\n")
@@ -87,8 +88,7 @@ RELATIONS = (
     ("in preference to", True), ("more than", True), ("higher than", True), ("below", False),
     ("less than", False), ("lower than", False), ("sooner than", True),
 )  # fmt: skip
-# Words that can say what a negation says, and need not.
-# ... and those that do together with an exception: "only A" is "nothing but A".
+# Words that say what a negation says, together with an exception: "only A" is "nothing but A".
 _ONLY = (
     "only",
     "alone",
@@ -100,6 +100,7 @@ _ONLY = (
     "except",
     "reserve",
 )
+# ... and those that can say it alone, and need not.
 _SOFT = (
     "avoid", "refrain", "decline", "omit", "absent", "remove",
     "waive", "longest", "maximum", "no difference", "keep clear",
@@ -213,7 +214,7 @@ class Reading:
     def relations(self) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], bool]]:
         """What stands on either side of a relation in a sentence, and whether the first wins."""
         for sentence in _SENTENCE.split(self.text):
-            text = " " + " ".join(_TOKEN.findall(_TAG.sub(" ", sentence.lower()))) + " "
+            text = " " + " ".join(_TOKEN.findall(MARK.sub(" ", sentence.lower()))) + " "
             for phrase, wins in RELATIONS:
                 before, found, after = text.partition(f" {phrase} ")
                 if not found:
@@ -260,9 +261,9 @@ def stem(word: str) -> str:
 
 def read(text: str) -> Reading:
     """Take a text apart."""
-    marks = frozenset(_TAG.findall(text))
+    marks = frozenset(MARK.findall(text))
     # A tag is a word of its own: what is said of one is not said of another.
-    bare = _TAG.sub(lambda m: " " if m[0][:2] == "</" else f" {_as_word(m[0])} ", text)
+    bare = MARK.sub(lambda m: " " if m[0][:2] == "</" else f" {_as_word(m[0])} ", text)
     raw = _TOKEN.findall(bare)
     tokens = tuple(t.lower().replace("’", "'") for t in raw if t[0].isalnum())
     return Reading(
@@ -546,8 +547,10 @@ class _Lexicon:
 def _lexicon() -> _Lexicon:
     synonyms: dict[str, set[str]] = {}
     antonyms: dict[str, set[str]] = {}
-    for group in synonym_groups():
-        roots = {root for phrase in group[1] for root in _roots(phrase)}
+    for line in _lines("synonyms.txt"):
+        # What stands before the colon is the part of speech.
+        phrases = line.partition(":")[2].split(",")
+        roots = {root for phrase in phrases for root in _roots(phrase)}
         for root in roots:
             synonyms.setdefault(root, set()).update(roots - {root})
     for line in _lines("antonyms.txt"):
@@ -566,13 +569,6 @@ def _lexicon() -> _Lexicon:
             for root, far in antonyms.items()
         },
     )
-
-
-def synonym_groups() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Part of speech (n, v, a, r, f) and members of each group of the shipped list."""
-    for line in _lines("synonyms.txt"):
-        kind, _, members = line.partition(":")
-        yield kind.strip(), tuple(member.strip() for member in members.split(","))
 
 
 def _roots(phrase: str) -> list[str]:

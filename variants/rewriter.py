@@ -12,15 +12,12 @@ from importlib.resources import files
 
 import numpy as np
 
+from variants.meaning import MARK
 from variants.sentences import sentences
 
 __all__ = ["rewrite"]
 
 _WORD = re.compile(r"(?<![\w<>/-])[A-Za-z]{3,}(?![\w<>-])")
-# What the rules keep as it is; a sentence may end inside one.
-_MARK = re.compile(
-    r"</?[A-Za-z][^<>\n]*>|\{\{[^{}\n]*\}\}|`[^`\n]+`|https?://\S+|[\w.+-]+@[\w.-]+\w"
-)
 _FRONTED = re.compile(
     r"^(If|When|Whenever|Because|Since|Before|After|While|Where|Unless|Once|Although) "
     r"([^,.;:]+), ([^.;:]+)([.!])$"
@@ -71,7 +68,8 @@ def rewrite(text: str, rng: np.random.Generator, count: int) -> Iterator[str]:
 def _candidate(text: str, rng: np.random.Generator) -> str:
     """Each sentence on its own, so that what stands between them stays."""
     parts, place = [], 0
-    marks = [mark.span() for mark in _MARK.finditer(text)]
+    # Over the whole text: a sentence may end inside a mark.
+    marks = [mark.span() for mark in MARK.finditer(text)]
     for start, end in sentences(text):
         parts.append(text[place:start])
         sentence = text[start:end]

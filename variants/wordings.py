@@ -171,8 +171,6 @@ _ADVISED = (
 )  # fmt: skip
 _POSSIBLE = ("might", "could", "perhaps", "possibly", "maybe", "probably", "it is possible")
 _ABLE = ("welcome", "can", "able", "may", "lets", "let", "allows", "allowed", "free to", "possible")
-
-
 # "Less often" and "though they may be" weaken nothing; "some help" is an amount.
 _NOT_PARTIAL = re.compile(
     r" (?:less|more) (?:often|frequently)(?= )"
@@ -208,7 +206,6 @@ def _strength(before: Reading, after: Reading) -> Iterator[str]:
     open_before = has(0, ("may", "optional")) and " only " not in texts[0]
     if open_before and not has(1, _PERMITTED + _ABLE) and has(1, _OBLIGED):
         yield "strength: a permission became an obligation"
-    return
 
 
 _FORBIDDING = ("not", "never", "no", "cannot", "nobody", "none", "nothing", "neither")
@@ -480,8 +477,6 @@ _ONLY = (
     "excluded",
     "unless",
 )
-
-
 _WAIVING = ("even if", "even when", "even before", "even without", "even though", "even after")
 
 
@@ -496,11 +491,6 @@ def _exceptions(before: Reading, after: Reading) -> Iterator[str]:
         only = any(f" {p} " in texts[1 - side] for p in _ONLY)
         if has[side] and not has[1 - side] and not only:
             yield f"negation: an exception is {what}"
-
-
-def _in(words: Sequence[str], here: Sequence[str], there: Sequence[str]) -> list[str]:
-    """The words that stand in one place and not in the other."""
-    return [w for w in words if _count([w], here) and not _count([w], there)]
 
 
 def _claims(before: Reading, after: Reading, propositions: Sequence[str]) -> Iterator[str]:
