@@ -6,7 +6,7 @@ Does not know which rows form a family.
 
 from collections.abc import Sequence
 
-__all__ = ["benjamini_hochberg", "holm"]
+__all__ = ["benjamini_hochberg", "holm", "holm_threshold"]
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -18,6 +18,17 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, (len(tested) - rank) * p))
         corrected[i] = largest
     return corrected
+
+
+def holm_threshold(others: Sequence[float], alpha: float) -> float:
+    """The largest p-value that Holm rejects at `alpha`, beside the `others` of its family."""
+    family = len(others) + 1
+    rejected = 0
+    for p in sorted(others):
+        if p > alpha / (family - rejected):
+            break
+        rejected += 1
+    return alpha / (family - rejected)
 
 
 def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:

@@ -148,11 +148,25 @@ def observe(
 
 def treatment(frame: pl.DataFrame, terms: Sequence[Term]) -> NDArray[np.float64]:
     """Indicator columns of the terms, one row per trial; a level that is not applicable is 0."""
-    columns = [
-        (frame[t.factor].cast(pl.String) == t.level).fill_null(False).cast(pl.Float64).to_numpy()
-        for t in terms
-    ]
-    return np.column_stack(columns) if columns else np.zeros((frame.height, 0))
+    found = np.zeros((frame.height, len(terms)))
+    numbers: dict[str, tuple[NDArray[np.int64], list[str]]] = {}
+    for i, term in enumerate(terms):
+        if term.factor not in numbers:
+            numbers[term.factor] = _numbered(frame[term.factor])
+        codes, levels = numbers[term.factor]
+        if term.level in levels:
+            found[:, i] = codes == levels.index(term.level)
+    return found
+
+
+def _numbered(column: pl.Series) -> tuple[NDArray[np.int64], list[str]]:
+    """Number of the level in each row, -1 for null, and the levels."""
+    if not isinstance(column.dtype, pl.Enum):
+        column = column.cast(pl.String)
+        column = column.cast(pl.Enum(column.drop_nulls().unique().sort()))
+    assert isinstance(column.dtype, pl.Enum)
+    codes = column.to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+    return codes, column.dtype.categories.to_list()
 
 
 def at_reference(

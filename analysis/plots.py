@@ -12,7 +12,7 @@ from html import escape
 
 from analysis.tables import points
 
-__all__ = ["STYLE", "Mark", "forest"]
+__all__ = ["STYLE", "Curve", "Mark", "curves", "forest"]
 
 ROW = 26
 LABEL = 230
@@ -36,6 +36,15 @@ class Mark:
     hollow: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line in a plot: (x, proportion) pairs in ascending x; `at` is the pair marked by a dot."""
+
+    label: str
+    places: tuple[tuple[float, float], ...]
+    at: tuple[float, float]
+
+
 # The look of the figures; a page that shows them brings it once, a file of its own has it inside.
 STYLE = """
 svg.forest { --ink: #1b1d22; --soft: #5c6370; --line: #d9dce3; --paper: #fff; --mark: #1f5fbf;
@@ -51,7 +60,13 @@ svg.forest .zero { stroke: var(--soft); stroke-width: 1.5; }
 svg.forest .whisker { stroke: var(--mark); stroke-width: 2; } svg.forest .dot { fill: var(--mark); }
 svg.forest .hollow { fill: var(--paper); stroke: var(--mark); stroke-width: 2; }
 svg.forest .truth { fill: none; stroke: var(--truth); stroke-width: 1.8; }
+svg.forest .curve { fill: none; stroke-width: 2; } svg.forest .margin { stroke: var(--truth); }
 """
+# Told apart by colour and by dashes.
+_LINES = (
+    ("#1f77b4", ""), ("#c2571a", "7 3"), ("#2a8f4b", "2 3"), ("#8a56c2", "9 3 2 3"),
+    ("#b0395b", "5 2"), ("#7a7f22", "1 3"), ("#5c6370", "12 4"), ("#0f8f8f", "3 6"),
+)  # fmt: skip
 
 
 def forest(
@@ -97,6 +112,66 @@ def forest(
         parts += _row(mark, TOP + ROW * i + ROW / 2, label_width, x)
     parts.append("</svg>")
     return "".join(parts)
+
+
+def curves(lines: Sequence[Curve], *, title: str, x_axis: str, y_axis: str, margin: float) -> str:
+    """Curves in percentage points over a logarithmic x, a standalone figure; `margin` is a line."""
+    left, width, height = 60, PLOT + 60, 320
+    xs = [x for line in lines for x, _ in line.places]
+    low, high = math.log(min(xs)), math.log(max(xs))
+    top = 1.05 * max([margin, *(y for line in lines for _, y in line.places)])
+
+    def x(value: float) -> float:
+        return left + width * (math.log(value) - low) / ((high - low) or 1.0)
+
+    def y(value: float) -> float:
+        return TOP + height * (1 - value / top)
+
+    total = left + width + 250
+    bottom = TOP + height
+    parts = [
+        f'<svg class="forest" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} '
+        f'{bottom + 50}" role="img" aria-label="{_safe(title)}"><title>{_safe(title)}</title>'
+        f'<style>{STYLE}</style><rect class="page" width="{total}" height="{bottom + 50}"/>'
+        f'<text x="{left}" y="{TOP - 14}">{_safe(y_axis)}</text>'
+        f'<text class="axis" x="{left + width / 2}" y="{bottom + 40}">{_safe(x_axis)}</text>'
+    ]
+    for tick in _ticks(0.0, top):
+        at = f"{y(tick):.1f}"
+        parts.append(
+            f'<line class="grid" x1="{left}" x2="{left + width}" y1="{at}" y2="{at}"/>'
+            f'<text class="tick" x="{left - 18}" y="{y(tick) + 4:.1f}">'
+            f"{points(tick, sign=False)}</text>"
+        )
+    for tick in _log_ticks(min(xs), max(xs)):
+        parts.append(
+            f'<line class="grid" y1="{TOP}" y2="{bottom}" x1="{x(tick):.1f}" x2="{x(tick):.1f}"/>'
+            f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 18}">{tick:,.6g}</text>'
+        )
+    parts.append(
+        f'<line class="margin" x1="{left}" x2="{left + width}" y1="{y(margin):.1f}" '
+        f'y2="{y(margin):.1f}"/>'
+    )
+    for i, line in enumerate(lines):
+        colour, dashes = _LINES[i % len(_LINES)]
+        path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line.places)
+        row = TOP + 14 + 22 * i
+        parts.append(
+            f'<polyline class="curve" stroke="{colour}" stroke-dasharray="{dashes}" '
+            f'points="{path}"/>'
+            f'<circle cx="{x(line.at[0]):.1f}" cy="{y(line.at[1]):.1f}" r="4.5" fill="{colour}"/>'
+            f'<line class="curve" stroke="{colour}" stroke-dasharray="{dashes}" '
+            f'x1="{left + width + 16}" x2="{left + width + 48}" y1="{row}" y2="{row}"/>'
+            f'<text x="{left + width + 56}" y="{row + 4}">{_safe(line.label)}</text>'
+        )
+    return "".join([*parts, "</svg>"])
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten within the range."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found = [m * 10.0**e for e in exponents for m in (1, 2, 5)]
+    return [tick for tick in found if low <= tick <= high]
 
 
 def _row(mark: Mark, y: float, left: int, x: Callable[[float], float]) -> list[str]:

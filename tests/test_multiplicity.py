@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from analysis.multiplicity import benjamini_hochberg, holm
+from analysis.multiplicity import benjamini_hochberg, holm, holm_threshold
 
 METHODS = [(holm, "holm"), (benjamini_hochberg, "fdr_bh")]
 P_VALUES = st.floats(0, 1) | st.sampled_from([0.0, 0.01, 0.05, 1.0])
@@ -68,3 +68,12 @@ def test_holm_holds_the_family_wise_error() -> None:
     families = rng.random((4000, 20))
     wrong = sum(min(p for p in holm(family) if p is not None) < 0.05 for family in families)
     assert wrong / 4000 <= 0.05 + 2 * (0.05 * 0.95 / 4000) ** 0.5
+
+
+@settings(deadline=None)
+@given(others=st.lists(st.floats(1e-6, 1), max_size=8))
+def test_the_threshold_is_where_holm_begins_to_reject(others) -> None:
+    """A p-value just below it is rejected beside the others, one just above is not."""
+    threshold = holm_threshold(others, 0.05)
+    below, above = (holm([*others, threshold * by])[-1] for by in (1 - 1e-9, 1 + 1e-9))
+    assert below <= 0.05 < above

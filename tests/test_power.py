@@ -10,10 +10,21 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from ablate.foresight import inclusion
 from analysis import fit
 from analysis.effects import AVERAGED, SIMPLE
 from analysis.observations import Observations, Term, observe
-from analysis.power import Detectable, Prior, detectable
+from analysis.power import (
+    Detectable,
+    Prior,
+    detectable,
+    lack_of_fit,
+    out_of_reach,
+    power,
+    queries_needed,
+    trials_needed,
+)
+from variants.designs import mixed
 
 Array = NDArray[np.float64]
 ARMS = ("train", "deploy")
@@ -332,3 +343,278 @@ def test_the_order_of_a_plan_does_not_matter() -> None:
     ):
         assert two.term == one.term
         assert two.size == pytest.approx(one.size)
+
+
+def test_the_size_for_any_wording_counts_wordings() -> None:
+    """`tau_wording^2 / W` comes to it, and df is the smaller of queries and wordings, minus 1."""
+    prior = Prior(0.3, 0.1, 0.2, tau_wording=0.06)
+    rng = np.random.default_rng(0)
+    for wordings in (4, 5, 8, 12):
+        frame = plan(OFAT, queries=9)
+        drawn = rng.integers(wordings, size=frame.height)
+        frame = frame.with_columns(wording=pl.Series(drawn).cast(pl.String))
+        checked = observe(frame, factors=["f", "g"], outcomes=[], weight="law", wording="wording")
+        size = next(d for d in detectable(checked, prior) if d.estimand == "gap")
+        assert size.within is not None
+        if wordings < 5:
+            assert size.any_wording is None
+            continue
+        df = min(9, wordings) - 1
+        reach = stats.t.ppf(0.975, df) + stats.t.ppf(0.8, df)
+        variance = size.within + 0.2**2 / 9 + 0.06**2 / wordings
+        assert size.any_wording == pytest.approx(reach * variance**0.5)
+
+
+def test_a_level_in_few_wordings_says_little_of_others() -> None:
+    """It is the side of the change with fewest wordings that counts."""
+    frame = plan(OFAT).with_columns(
+        wording=pl.when(pl.col("f") == "removed")
+        .then(pl.lit("w0"))
+        .otherwise(pl.concat_str(pl.lit("w"), pl.int_range(pl.len()) % 7))
+    )
+    checked = observe(frame, factors=["f", "g"], outcomes=[], weight="law", wording="wording")
+    wordings = {d.term.factor: d.wordings for d in detectable(checked, Prior()) if d.term}
+    assert (wordings["f"], wordings["g"]) == (1, 7)
+
+
+def textbook(effect: float, variance: float, df: int) -> float:
+    """Power of a two-sided t test at 5 %, by scipy's noncentral t."""
+    critical, shift = stats.t.ppf(0.975, df), effect / variance**0.5
+    return float(stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift))
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.15])
+@pytest.mark.parametrize("effect", [-0.2, -0.1, 0.05])
+def test_power_is_that_of_the_noncentral_t_with_the_variance_after_the_change(
+    effect: float, tau: float
+) -> None:
+    """Train falls from .3 by the effect, and what differs between queries is no coin tossing."""
+    size = found(plan(OFAT), Prior(0.3, 0.1, tau, deploy_cv=0.0), SIMPLE, "f")
+    after = 0.3 + effect
+    # The gap of queries has the SD tau where it is .2, and in proportion elsewhere.
+    before_spread, after_spread = tau, tau * (0.2 + effect) / 0.2
+    cells = (0.21 - before_spread**2) / 6 + 0.09 / 4
+    cells += (after * (1 - after) - after_spread**2) / 4 + 0.09 / 3
+    variance = (tau**2 + cells) / 20
+    # With t(19) whatever the cells: every query has the same.
+    assert power(size, effect) == pytest.approx(textbook(effect, variance, 19), abs=1e-6)
+
+
+def test_a_change_that_takes_the_gap_away_is_seen_more_easily_than_its_size_says() -> None:
+    """At the detectable size of a cautious plan the power is above 80 %, and 5 % at no effect."""
+    size = found(plan(OFAT), Prior(0.3, 0.0, 0.0), SIMPLE, "f")
+    assert size.size is not None
+    assert power(size, -size.size) > 0.85  # type: ignore[operator]
+    assert power(size, size.size) < 0.8  # type: ignore[operator]
+    assert power(size, 0.0) == pytest.approx(0.05, abs=1e-6)
+
+
+def test_stated_rates_after_a_change_enter_the_size() -> None:
+    """Both arms after the change have the variance of the rates that the prior says."""
+    prior = Prior(0.3, 0.1, 0.0, after={Term("f", "removed"): (0.2, 0.05)})
+    size = found(plan(OFAT), prior, SIMPLE, "f")
+    cells = 0.21 / 6 + 0.09 / 4 + 0.16 / 4 + 0.0475 / 3
+    assert standard_error(size) == pytest.approx((cells / 20) ** 0.5)
+    assert power(size, -0.05) == pytest.approx(textbook(0.05, cells / 20, 19), abs=1e-6)
+    # The other change keeps the rates of the original.
+    other = found(plan(OFAT), prior, SIMPLE, "g")
+    assert other.size == found(plan(OFAT), Prior(0.3, 0.1, 0.0), SIMPLE, "g").size
+
+
+@pytest.mark.parametrize("train", [0.1, 0.4])
+def test_power_near_zero_is_that_of_every_outcome_counted(train: float) -> None:
+    """Four queries, one trial a cell, deploy at 0: all 4^4 outcomes, each with scipy's t test."""
+    after = 0.02
+    cells = dict.fromkeys(OFAT, (1, 1))
+    size = found(plan(cells, queries=4), Prior(train, 0.0, 0.0), SIMPLE, "f")
+    chances = {after_ - before_: 0.0 for before_, after_ in itertools.product((0, 1), (0, 1))}
+    for before_, after_ in itertools.product((0, 1), (0, 1)):
+        p = (train if before_ else 1 - train) * (after if after_ else 1 - after)
+        chances[after_ - before_] += p
+    exact = 0.0
+    for outcome in itertools.product(chances, repeat=4):
+        # Where all differences are equal there is no test, even if all are -1.
+        if len(set(outcome)) > 1 and stats.ttest_1samp(outcome, 0.0).pvalue < 0.05:
+            exact += float(np.prod([chances[d] for d in outcome]))
+    rng = np.random.default_rng(1)
+    drawn = power(size, after - train, rng, studies=200_000)
+    assert drawn == pytest.approx(exact, abs=4 * (exact / 200_000) ** 0.5 + 1e-9)
+
+
+def test_what_never_happens_is_never_found() -> None:
+    """With both arms at 0 every query is alike: no test, no rejection."""
+    size = found(plan(OFAT), Prior(0.0, 0.0, 0.0), SIMPLE, "f")
+    assert power(size, 0.0, np.random.default_rng(0)) == 0.0
+    assert power(size, 0.0) == 0.0
+
+
+def test_power_is_none_where_the_plan_cannot_estimate() -> None:
+    """No chance is stated for an effect that the design cannot tell from another."""
+    twins = plan({ORIGINAL: (4, 4), ("removed", "removed"): (4, 4)})
+    size = found(twins, Prior(), AVERAGED, "f")
+    assert power(size, -0.1) is None
+    assert queries_needed(size, -0.1) is None
+    assert trials_needed(size, -0.1) is None
+    assert size.queries_for(0.1) is None
+
+
+@pytest.mark.parametrize("estimand", [SIMPLE, AVERAGED])
+def test_power_grows_with_effect_trials_and_queries(estimand: str) -> None:
+    """More of any of the three never hurts."""
+    sizes = [
+        found(plan({c: (k * a, k * b) for c, (a, b) in MIXED.items()}, queries=q, law=LAW),
+              Prior(0.3, 0.1, 0.1), estimand, "f")
+        for k, q in ((1, 10), (2, 10), (2, 20))
+    ]  # fmt: skip
+    table = np.array([[power(size, effect) for effect in (0, -0.05, -0.1)] for size in sizes])
+    assert np.all(np.diff(table, axis=1) > 0)
+    assert np.all(np.diff(table[:, 1:], axis=0) > 0)
+
+
+@pytest.mark.parametrize("estimand", [SIMPLE, AVERAGED])
+def test_the_queries_needed_are_the_fewest(estimand: str) -> None:
+    """A plan with so many queries has the power, one with one fewer has not."""
+    prior = Prior(0.3, 0.1, 0.1)
+    needed = queries_needed(found(plan(MIXED, law=LAW), prior, estimand, "f"), -0.1)
+    assert needed is not None
+    powers = [
+        power(found(plan(MIXED, queries=q, law=LAW), prior, estimand, "f"), -0.1)
+        for q in (needed - 1, needed)
+    ]
+    assert powers[0] < 0.8 <= powers[1]  # type: ignore[operator]
+
+
+def test_the_trials_needed_have_the_power() -> None:
+    """Twelve queries with so many times the trials: about 80 %; beyond tau, more queries."""
+    prior = Prior(0.3, 0.1, 0.05)
+    once = found(plan(OFAT, queries=12), prior, SIMPLE, "f")
+    needed = trials_needed(once, -0.15)
+    assert needed is not None
+    times = needed / once.trials
+    more = plan({c: (round(6 * a * times), round(6 * b * times)) for c, (a, b) in OFAT.items()},
+                queries=12)  # fmt: skip
+    six = found(plan({c: (6 * a, 6 * b) for c, (a, b) in OFAT.items()}, queries=12), prior,
+                SIMPLE, "f")  # fmt: skip
+    # Six times the trials need the same number in all, as a share of the plan a sixth.
+    assert trials_needed(six, -0.15) == pytest.approx(needed, rel=0.04)
+    reached = power(found(more, prior, SIMPLE, "f"), -0.15)
+    assert reached is not None
+    assert reached > 0.8
+    wide = replace(once, tau=0.2)
+    assert trials_needed(wide, -0.15) is None
+    assert (queries_needed(wide, -0.15) or 0) > 12
+
+
+def test_searches_near_zero_are_by_drawn_studies() -> None:
+    """With a deploy rate of 0 and few trials the queries needed have the drawn power."""
+    cells = OFAT | {ORIGINAL: (3, 3), ("removed", "original"): (2, 2)}
+    prior = Prior(0.2, 0.0, 0.02)
+    size = found(plan(cells, queries=20), prior, SIMPLE, "f")
+    needed = queries_needed(size, -0.2, rng=np.random.default_rng(3))
+    assert needed is not None
+    there = found(plan(cells, queries=needed), prior, SIMPLE, "f")
+    reached = power(there, -0.2, np.random.default_rng(4), studies=20_000)
+    assert reached == pytest.approx(0.8, abs=0.04)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.1])
+def test_queries_for_inverts_size(tau: float) -> None:
+    """So many queries bring the size to the target, and one fewer do not."""
+    prior = Prior(0.3, 0.1, tau)
+    target = 0.12
+    needed = found(plan(OFAT), prior, SIMPLE, "f").queries_for(target)
+    assert needed is not None
+    sizes = [found(plan(OFAT, queries=q), prior, SIMPLE, "f").size for q in (needed - 1, needed)]
+    assert sizes[0] > target >= sizes[1]  # type: ignore[operator]
+
+
+def test_effects_out_of_reach_are_named() -> None:
+    """More than the whole gap, or a level in less than 1.5 % of the trials; the rest is not."""
+    sizes = detectable(planned(plan(OFAT)), Prior(0.3, 0.1, 0.0))
+    beyond = out_of_reach(sizes, Prior(0.3, 0.1, 0.0))
+    assert [(b.effect.estimand, b.rare) for b in beyond if b.effect.estimand == SIMPLE] == [
+        (SIMPLE, False)
+    ] * 2
+    assert out_of_reach(sizes, Prior(0.5, 0.1)) == ()
+    rare = plan(OFAT | {ORIGINAL: (600, 400)})
+    few = out_of_reach(detectable(planned(rare), Prior(0.9, 0.0, 0.0)), Prior(0.9, 0.0))
+    assert {(b.effect.term, b.rare) for b in few} >= {(Term("f", "removed"), True)}
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("needed", [2, 3])
+def test_the_lack_of_fit_is_that_of_a_regression(rate: float, needed: int) -> None:
+    """Weighted least squares on all conditions of features that are needed together."""
+    X = np.array(list(itertools.product((0.0, 1.0), repeat=needed)))
+    mass = np.prod(np.where(X == 1, rate, 1 - rate), axis=1)
+    gap = (X.sum(axis=1) == 0).astype(float)
+    full = np.column_stack([np.ones(len(X)), X]) * mass[:, None] ** 0.5
+    left = gap * mass**0.5 - full @ np.linalg.lstsq(full, gap * mass**0.5, rcond=None)[0]
+    assert lack_of_fit(rate, needed) == pytest.approx(np.sum(left**2) ** 0.5, abs=1e-12)
+
+
+def drawn_conditions(seed: int, factors: int = 8) -> tuple[pl.DataFrame, dict[str, float]]:
+    """48 conditions of a mixed design, each met once by both queries; their inclusion chances."""
+    names = [f"f{i}" for i in range(factors)]
+    design = mixed(dict.fromkeys(names, ("original", "removed")), trials=100_000,
+                   rng=np.random.default_rng(seed), random_conditions=48)  # fmt: skip
+    assert design.masses is not None
+    rows = [
+        (query, arm, *(condition[name] for name in names), mass, condition.condition_id)
+        for query, arm in itertools.product("ab", ARMS)
+        for condition, mass in zip(design.conditions, design.masses, strict=True)
+    ]
+    schema = ["query_id", "arm", *names, "law", "condition_id"]
+    return pl.DataFrame(rows, schema=schema, orient="row"), inclusion(design) or {}
+
+
+def test_the_draw_of_conditions_moves_effects_as_foreseen() -> None:
+    """An inert factor's effect over 40 designs, where three others are needed jointly."""
+    effects, variances = [], []
+    for seed in range(40):
+        frame, chances = drawn_conditions(seed)
+        names = [f"f{i}" for i in range(8)]
+        checked = observe(frame, factors=names, outcomes=[], weight="law")
+        sizes = detectable(checked, Prior(1.0, 0.0), chances)
+        variances += [s.sampled for s in sizes if s.term == Term("f7", "removed") and s.sampled]
+        needed = pl.all_horizontal(pl.col("f0", "f1", "f2") == "original")
+        gap = frame.select(needed & (pl.col("arm") == "train")).to_series().cast(pl.Float64)
+        full = np.column_stack(
+            [np.ones(frame.height), *((frame[n] == "removed").to_numpy() for n in names)]
+        )
+        train = (frame["arm"] == "train").to_numpy()
+        root = frame["law"].to_numpy() ** 0.5
+        fitted = np.linalg.lstsq((full * root[:, None])[train], (gap.to_numpy() * root)[train],
+                                 rcond=None)[0]  # fmt: skip
+        effects.append(fitted[8])
+    assert np.std(effects, ddof=1) == pytest.approx(np.mean(variances) ** 0.5, rel=0.3)
+
+
+def test_what_all_queries_share_is_aliased() -> None:
+    """Conditions of one query each are in the errors by query; those of all queries are not."""
+    frame, chances = drawn_conditions(1)
+    names = [f"f{i}" for i in range(8)]
+
+    def parts(trials: pl.DataFrame, chances: dict[str, float] | None) -> tuple[float, float]:
+        checked = observe(trials, factors=names, outcomes=[], weight="law")
+        size = next(
+            s
+            for s in detectable(checked, Prior(), chances)
+            if s.estimand == AVERAGED and s.term == Term("f3", "removed")
+        )
+        return size.sampled, size.aliased
+
+    # Two queries hold half of each condition's part, twenty a twentieth.
+    sampled, aliased = parts(frame, chances)
+    assert aliased == pytest.approx(sampled / 2)
+    twenty = pl.concat(
+        frame.filter(pl.col("query_id") == "a").with_columns(query_id=pl.lit(f"q{i}"))
+        for i in range(20)
+    )
+    assert parts(twenty, chances) == pytest.approx((sampled, sampled * 19 / 20))
+    apart = frame.filter(
+        (pl.col("condition_id").rank("dense") % 2 == 0) == (pl.col("query_id") == "a")
+    )
+    assert parts(apart, chances)[1] == pytest.approx(0.0, abs=1e-12)
+    assert parts(frame, {}) == (0.0, 0.0)
+    assert parts(frame, None)[0] > sampled
