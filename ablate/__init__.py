@@ -34,8 +34,11 @@ def user_errors() -> tuple[type[Exception], ...]:
     from ablate.grading import GradingError
     from ablate.models import ModelError
     from ablate.paraphrasing import ParaphraseError
+    from ablate.piloting import PilotError
     from ablate.planning import PlanError
+    from ablate.pricing import PricingError
     from ablate.queries import QueryError
+    from ablate.registration import RegistrationError
     from ablate.stages import StageError
     from ablate.starting import StartError
     from ablate.store import LedgerError
@@ -54,8 +57,11 @@ def user_errors() -> tuple[type[Exception], ...]:
         ModelError,
         ObservationsError,
         ParaphraseError,
+        PilotError,
         PlanError,
+        PricingError,
         QueryError,
+        RegistrationError,
         ScenarioError,
         StageError,
         StartError,

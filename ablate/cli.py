@@ -16,6 +16,7 @@ import typer
 from ablate import __version__, check_rooms, console
 
 if TYPE_CHECKING:
+    from ablate.choosing import Choice
     from ablate.planning import Plan
     from ablate.runner import Summary
     from ablate.study import Study
@@ -73,8 +74,8 @@ def demo(
         new = start_demo(out)
         print(f"{'Made' if new else 'Found'} the study {out}. The subject is simulated.")
         study = load_study(out)
-        plan, run_dir = _planned(study, "main")
-        console.print_plan(study, plan)
+        plan, run_dir, choice = _planned(study, "main")
+        console.print_plan(study, plan, choice)
         _execute(study, plan, None, None)
         grader = study.settings.grading.graders[0]
         console.say(f"grading with {grader}")
@@ -141,7 +142,7 @@ def show(
 ) -> None:
     """Print the exact text of a condition."""
     with _refusing():
-        from ablate.study import load_study
+        from ablate.study import changes_of, load_study
         from variants.marks import ScenarioError
 
         found = load_study(study)
@@ -149,7 +150,7 @@ def show(
         if query and query not in texts:
             _refuse(f"--query: no query `{query}` in {found.queries_path}")
         text = texts[query or next(iter(texts))]
-        changes = _changes(condition)
+        changes = changes_of(condition)
         worded = found.named_wording(wording) if wording else None
         try:
             chosen = found.scenario.condition(changes)
@@ -246,30 +247,87 @@ def export(
     """Write a study's data for other tools."""
     with _refusing():
         from ablate.documents import write_documents
-        from ablate.study import load_study
+        from ablate.study import changes_of, load_study
         from variants.marks import ScenarioError
 
         if not documents:
             _refuse("export: say what: --documents")
         found = load_study(study)
         try:
-            count = write_documents(found, _changes(condition), out)
+            count = write_documents(found, changes_of(condition), out)
         except ScenarioError as error:
             _refuse(f"--condition: {error.problems[0].message}")
         print(f"{out}: {count} documents. A model fine-tuned on them is studied by its model id.")
 
 
 @app.command()
-def plan(study: StudyDir, run: RunName = "main") -> None:
-    """Freeze the trials of a run; print conditions, calls, tokens and detectable sizes."""
+def plan(
+    study: StudyDir,
+    run: RunName = "main",
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Show every kind of design; freeze nothing.")
+    ] = False,
+    after: Annotated[
+        str, typer.Option(help="The second stage of a two-stage design, after this fitted run.")
+    ] = "",
+) -> None:
+    """Freeze the trials of a run; print conditions, aliases, cost and detectable sizes."""
     with _refusing():
         from ablate.study import load_study
 
         found = load_study(study)
-        made, run_dir = _planned(found, run)
-        console.print_plan(found, made)
+        if compare:
+            from ablate.comparing import write_comparison
+            from ablate.piloting import pilot_prior
+
+            print(write_comparison(found, pilot_prior(found)))
+            return
+        made, run_dir, choice = _planned(found, run, after)
+        console.print_plan(found, made, choice)
         option = "" if run == "main" else f" --run {run}"
         print(f"Plan: {run_dir}\nNext: ablate run {study}{option}")
+
+
+@app.command()
+def pilot(
+    study: StudyDir,
+    model: Models = None,
+    calls: Annotated[
+        int | None,
+        typer.Option(min=1, help="Calls for each model; default 200.", metavar="N"),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Calls at the same time.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, metavar="USD", help="Never spend more on the pilot.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before paid calls.")] = False,
+) -> None:
+    """A few calls first: is there a gap to explain, and what would the study cost and detect?"""
+    with _refusing():
+        from ablate.piloting import pilot_of, plan_pilot
+        from ablate.study import load_study
+
+        found = load_study(study)
+        chosen = _chosen_models(found, model)
+        ask = _ready_to_pay(found, chosen, budget, yes)
+        piloted, made, why = plan_pilot(found, calls)
+        if why:
+            print(console.visible(f"A new pilot: {why}."))
+        console.print_cost(piloted, made.of_models(chosen))
+        if ask and not typer.confirm("Make these calls?"):
+            raise typer.Exit(1)
+        summary = _execute(piloted, made, concurrency, None, models=chosen, budget=budget)
+        _say_summary(summary)
+        said = pilot_of(found, piloted, made)
+        console.print_pilot(found, said)
+        missing = _missing(piloted, made.of_models(chosen), summary)
+        if said.attention:
+            print(console.visible(f"Needs attention: {'; '.join(said.attention)}."))
+        if missing or said.attention:
+            raise typer.Exit(1)
+        print(f"Next: ablate plan {study}")
 
 
 @app.command("run")
@@ -281,6 +339,9 @@ def run_command(
         int | None, typer.Option(min=1, max=1000, help="Calls at the same time.")
     ] = None,
     calls: Annotated[int | None, typer.Option(min=1, help="Stop after so many calls.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, metavar="USD", help="Never spend more on this run.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print one query's calls and send nothing.")
     ] = False,
@@ -289,8 +350,6 @@ def run_command(
 ) -> None:
     """Call what the ledger does not hold; plan first if there is no plan."""
     with _refusing():
-        from ablate.models import check_ready, is_paid
-        from ablate.stages import check_limits
         from ablate.study import load_study
 
         found = load_study(study)
@@ -301,17 +360,12 @@ def run_command(
         if dry_run:
             console.print_calls(found, chosen)
             return
-        for name in chosen:
-            check_ready(name)
-        check_limits(found, chosen)
-        paid = [name for name in chosen if is_paid(name)]
-        if paid and not yes and not sys.stdin.isatty():
-            _refuse(f"{', '.join(paid)} may cost money: pass --yes to call without being asked")
-        made, run_dir = _planned(found, run)
+        ask = _ready_to_pay(found, chosen, budget, yes)
+        made, run_dir, _ = _planned(found, run)
         console.print_cost(found, made.of_models(chosen))
-        if paid and not yes and not typer.confirm("Make these calls?"):
+        if ask and not typer.confirm("Make these calls?"):
             raise typer.Exit(1)
-        summary = _execute(found, made.of_models(chosen), concurrency, calls)
+        summary = _execute(found, made, concurrency, calls, models=chosen, budget=budget)
         _close_run(found, made.of_models(chosen), run_dir, summary)
 
 
@@ -372,6 +426,64 @@ def report(run: RunDir) -> None:
         print(f"Report: {write_report(study, made, load_tables(run), run)}")
 
 
+@app.command("next")
+def next_command(run: RunDir) -> None:
+    """Say which claim is nearest to a decision, and the cheapest trials that would decide it."""
+    with _refusing():
+        from ablate.continuing import continuation, continuation_text
+
+        study, made = _run_of(run)
+        found = continuation(study, made, run)
+        print(console.visible(continuation_text(study, made, found)))
+
+
+@app.command("register")
+def register_command(
+    run: RunDir,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default: RUN/registration.toml.")
+    ] = None,
+) -> None:
+    """Write what a run will do into one file to deposit before its first call."""
+    with _refusing():
+        from ablate.registration import register
+
+        study, made = _run_of(run)
+        done = register(study, made, run, out)
+        print(f"{'Registered' if done.new else 'Registered before, and the same'}: {done.path}")
+        print(f"SHA-256 of its content: {done.digest}")
+        if done.answers:
+            print(f"{done.answers} of {done.trials} trials were answered before: "
+                  "this is no registration in advance")  # fmt: skip
+            raise typer.Exit(1)
+        print("Deposit it (OSF, a signed git tag): nobody else can say when it was made.")
+        name = run.resolve().name
+        option = "" if name == "main" else f" --run {name}"
+        print(f"Next: ablate run {study.root}{option}; after fit: ablate verify {run} {done.path}")
+
+
+@app.command("verify")
+def verify_command(
+    run: RunDir,
+    file: Annotated[Path, typer.Argument(help="The registration.", show_default=False)],
+) -> None:
+    """Say line by line whether a run and its analysis kept to a registration."""
+    with _refusing():
+        from ablate.study import load_study
+        from ablate.verification import verify
+
+        found = verify(load_study(run.resolve().parent.parent), run, file)
+        for finding in found:
+            line = f"{finding.mark:<11}  {finding.text}"
+            print(console.visible(line).replace("\n", "\\n"))
+        faults = [finding.mark for finding in found if finding.attention]
+        if faults:
+            print(f"Not kept: {faults.count('deviation')} deviations, "
+                  f"{faults.count('open')} not done yet.")  # fmt: skip
+            raise typer.Exit(1)
+        print("Kept: the run and its analysis did what was registered.")
+
+
 @app.command()
 def published(
     counts: Annotated[
@@ -420,10 +532,18 @@ def serve(
             asyncio.run(serve_subject(port, log=log, delay=delay, ready=ready))
 
 
-def _changes(condition: str) -> dict[str, str]:
-    """The changes of a condition written as "f=removed,g=named"."""
-    pairs = [part.partition("=") for part in condition.split(",") if part.strip()]
-    return {name.strip(): level.strip() for name, _, level in pairs}
+def _ready_to_pay(study: "Study", models: list[str], budget: float | None, yes: bool) -> bool:
+    """Whether to ask before these models are called; refuses where that cannot be."""
+    from ablate.models import check_ready, is_paid
+    from ablate.stages import check_limits
+
+    for name in models:
+        check_ready(name)
+    check_limits(study, models, budget)
+    paid = [name for name in models if is_paid(name)]
+    if paid and not yes and not sys.stdin.isatty():
+        _refuse(f"{', '.join(paid)} may cost money: pass --yes to call without being asked")
+    return bool(paid) and not yes
 
 
 def _agree(model: str, question: str, yes: bool) -> None:
@@ -459,31 +579,43 @@ def _refusing() -> Iterator[None]:
         _refuse(str(error))
 
 
-def _planned(study: "Study", run: str) -> tuple["Plan", Path]:
-    """The run's plan, made now if there is none."""
+def _planned(study: "Study", run: str, after: str = "") -> tuple["Plan", Path, "Choice | None"]:
+    """The run's plan, made now if there is none, and what was then chosen for it."""
     import re
 
-    from ablate.planning import load_plan, make_plan, write_plan
+    from ablate.choosing import best_plan, screened_by
+    from ablate.piloting import pilot_prior
+    from ablate.planning import PILOT, load_plan, write_plan
     from ablate.study import NAME
 
-    if not re.fullmatch(NAME, run):
-        _refuse(f"--run: `{run}` is no name for a run: use letters, digits, dots and dashes")
+    for option, name in (("--run", run), ("--after", after or run)):
+        if not re.fullmatch(NAME, name):
+            _refuse(f"{option}: `{name}` is no name for a run: use letters, digits, dots, dashes")
+    if run == PILOT:
+        _refuse(f"--run: `{PILOT}` is the pilot's: `ablate pilot {study.root}`, or another name")
     run_dir = study.run_dir(run)
     if (run_dir / "plan.toml").is_file():
-        return load_plan(study, run_dir), run_dir
-    made = make_plan(study)
+        if after:
+            _refuse(f"{run_dir}: this run is planned already: give the second stage another --run")
+        return load_plan(study, run_dir), run_dir, None
+    screened = screened_by(study, study.run_dir(after)) if after else None
+    made, choice = best_plan(study, pilot_prior(study), screened)
     write_plan(made, run_dir)
-    return made, run_dir
+    return made, run_dir, choice
 
 
 def _run_of(run: Path) -> tuple["Study", "Plan"]:
     """The study and plan of a run folder, two folders up."""
-    from ablate.planning import PlanError, load_plan
+    from ablate.planning import PILOT, PlanError, kind_of, load_plan, read_plan
     from ablate.study import load_study
 
     if not (run / "plan.toml").is_file():
         raise PlanError(f"{run}: not a run folder: it has no plan.toml; give STUDY/runs/NAME")
     study = load_study(run.resolve().parent.parent)
+    if kind_of(read_plan(study, run)) == PILOT:
+        from ablate.piloting import load_pilot
+
+        return load_pilot(study, run)
     return study, load_plan(study, run)
 
 
@@ -498,30 +630,53 @@ def _chosen_models(study: "Study", names: list[str] | None) -> list[str]:
     return [name for name in planned if not names or name in names]
 
 
-def _execute(study: "Study", plan: "Plan", concurrency: int | None, calls: int | None) -> "Summary":
+def _execute(
+    study: "Study",
+    plan: "Plan",
+    concurrency: int | None,
+    calls: int | None,
+    *,
+    models: list[str] | None = None,
+    budget: float | None = None,
+) -> "Summary":
     from ablate.stages import answered_of, run_plan
 
-    done = len(answered_of(study, plan))
-    with console.progress(plan.frame.height, done) as progress:
+    chosen = plan if models is None else plan.of_models(models)
+    done = len(answered_of(study, chosen))
+    with console.progress(chosen.frame.height, done) as progress:
         return run_plan(
             study,
             plan,
+            models=models,
             concurrency=concurrency,
             calls=calls,
+            budget=budget,
             announce=console.say,
             progress=progress,
         )
 
 
 def _close_run(study: "Study", plan: "Plan", run_dir: Path, summary: "Summary") -> None:
+    _say_summary(summary)
+    if _missing(study, plan, summary):
+        raise typer.Exit(1)
+    print(f"All trials are answered.\nNext: ablate grade {run_dir}")
+
+
+def _say_summary(summary: "Summary") -> None:
+    spent = "" if summary.usd is None else f", {console.usd(summary.usd)}"
+    print(f"{summary.answered} answered now, {summary.failed} failed, "
+          f"{summary.retries} retries{spent}.")  # fmt: skip
+    for kind, count in sorted(summary.failures.items()):
+        print(f"{count} failed with: {kind}")
+
+
+def _missing(study: "Study", plan: "Plan", summary: "Summary") -> int:
+    """How many trials have no answer, which is said."""
     from ablate.stages import answered_of
 
     missing = plan.frame.height - len(answered_of(study, plan))
-    print(f"{summary.answered} answered now, {summary.failed} failed, {summary.retries} retries.")
-    for kind, count in sorted(summary.failures.items()):
-        print(f"{count} failed with: {kind}")
     if missing:
         why = f"{summary.stopped}; " if summary.stopped else ""
-        print(f"{why}{missing} trials are missing: run the same command again to go on")
-        raise typer.Exit(1)
-    print(f"All trials are answered.\nNext: ablate grade {run_dir}")
+        print(f"{why}{missing} trials are missing: {summary.resume} to go on")
+    return missing

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ablate.choosing import Choice
+    from ablate.costs import Cost, ModelCost
     from ablate.paraphrasing import Progress
+    from ablate.piloting import Pilot
     from ablate.planning import Plan
     from ablate.runner import Summary
     from ablate.study import Study
@@ -21,6 +24,7 @@ __all__ = [
     "mends_text",
     "print_calls",
     "print_cost",
+    "print_pilot",
     "print_plan",
     "print_status",
     "print_tables",
@@ -29,6 +33,7 @@ __all__ = [
     "say",
     "say_progress",
     "study_line",
+    "usd",
     "visible",
     "word_difference",
 ]
@@ -166,18 +171,55 @@ def progress(total: int, done: int) -> Iterator[Callable[["Summary"], None]]:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
+def usd(amount: float) -> str:
+    """An amount of money in print."""
+    return f"{amount:,.2f} USD" if amount >= 0.01 or amount == 0 else "less than 0.01 USD"
+
+
 def print_cost(study: "Study", plan: "Plan") -> None:
-    from ablate.stages import cost_of
+    """What is left of a plan: calls and tokens in a line, then what each model's cost in one."""
+    from ablate.costs import cost_of
 
     cost = cost_of(study, plan)
+    measured = sum(model.measured for model in cost.models)
+    basis = f"measured on {measured:,} answers" if measured else "a third of max_tokens"
     print(
-        f"{cost.calls} calls to make; about {cost.input_tokens:,} input tokens, "
-        f"at most {cost.most_output_tokens:,} output tokens."
+        f"{cost.calls} calls to make; about {cost.input_tokens:,} input tokens and "
+        f"{cost.output_tokens:,} output tokens ({basis}), at most {cost.most_output_tokens:,}."
+    )
+    paid = [model for model in cost.models if model.paid]
+    if not paid:
+        print("The subject is simulated: nothing is paid.")
+    for model in paid if cost.calls else ():
+        if model.price is None:
+            print(f"The price of {model.model} is not known; prices.toml in the study folder "
+                  "takes it.")  # fmt: skip
+        else:
+            print(f"{model.model}: {_ways(model)} (prices of {model.price.as_of}).")
+    if cost.calls and len(paid) > 1 and cost.one_by_one is not None:
+        print(f"In total: {_ways(cost)}.")
+
+
+def _ways(cost: "Cost | ModelCost") -> str:
+    """USD of each way of calling, from the expected to the most output."""
+    ways = {
+        "as `ablate run` calls, one by one": cost.one_by_one,
+        "with prompt caching": cost.cached,
+        "in batches": cost.batches,
+    }
+    return "; ".join(
+        f"{each.expected:,.2f} to {each.most:,.2f} USD {way}"
+        for way, each in ways.items()
+        if each is not None
     )
 
 
-def print_plan(study: "Study", plan: "Plan") -> None:
-    from ablate.foresight import detectable_sizes, sizes_text
+def print_plan(study: "Study", plan: "Plan", choice: "Choice | None") -> None:
+    """What a plan does, what it cannot tell apart, what it costs, and what it can detect."""
+    from ablate.comparing import diagnosis_of
+    from ablate.foresight import detectable_sizes, margin_text, sizes_text
+    from ablate.piloting import pilot_prior
+    from variants.diagnosis import diagnosis_text
 
     record = plan.record["design"]
     queries = plan.frame["query_id"].n_unique()
@@ -185,8 +227,33 @@ def print_plan(study: "Study", plan: "Plan") -> None:
         f"{plan.frame.height} trials: {record['conditions']} conditions ({record['kind']}), "
         f"{queries} queries, {len(study.scenario.arms)} arms, {len(study.subjects)} model(s)."
     )
+    if record["spent"] < 1:
+        print(f"  one stage of two: {100 * record['spent']:.0f} % of the trials")
+    if record["law"]:
+        print(f"  averaged effects average over {record['law']}")
+    for line in (*record["notes"], *diagnosis_text(diagnosis_of(study, plan))):
+        print(f"  {line}")
+    if choice is not None:
+        print(f"  chosen: {choice.reason}")
     print_cost(study, plan)
-    print(sizes_text(study, detectable_sizes(study, plan)))
+    prior = pilot_prior(study)
+    print("Expected rates: " + ("the pilot's" if prior else "no pilot, so those of the literature"))
+    print(sizes_text(study, detectable_sizes(study, plan, prior)))
+    print(margin_text(study, prior))
+
+
+def print_pilot(study: "Study", pilot: "Pilot") -> None:
+    """What a pilot says, and what the full study would cost."""
+    from ablate.piloting import pilot_text
+
+    print(f"\n{visible(pilot_text(pilot))}")
+    if pilot.unplanned:
+        print(visible(f"\nThe full study cannot be planned as it stands: {pilot.unplanned}"))
+    elif pilot.full is not None:
+        print(f"\nThe full study, {pilot.full.frame.height:,} trials:")
+        print_cost(study, pilot.full)
+    if pilot.results:
+        print(f"Written: {study.run_dir('pilot')}/pilot.toml, queries.csv and the tables of a fit.")
 
 
 def print_status(study: "Study", run: str) -> None:

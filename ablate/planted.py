@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import polars as pl
 
 from ablate import simulated
+from ablate.simulated import Planted
 from ablate.study import Study
 from analysis.effects import AVERAGED, SIMPLE
 from variants import Condition
@@ -28,7 +29,7 @@ PLANTED = {
 }
 
 
-def planted_gap(study: Study, condition: Condition) -> float:
+def planted_gap(study: Study, condition: Condition, planted: Planted = simulated.PLANTED) -> float:
     """The subject's true gap in a condition, over the study's target queries and wordings."""
     targets = [query for query in study.queries if query.role == "target"]
     rates = []
@@ -39,31 +40,31 @@ def planted_gap(study: Study, condition: Condition) -> float:
                 prompt = study.scenario.render(
                     condition, arm=arm, query=query.text, wording=wording
                 )
-                total += simulated.compliance(prompt.system or "", prompt.user)
+                total += simulated.compliance(prompt.system or "", prompt.user, planted)
         rates.append(total / len(targets) / len(study.wordings))
     return rates[0] - rates[1]
 
 
-def planted_effects(study: Study) -> pl.DataFrame:
+def planted_effects(study: Study, planted: Planted = simulated.PLANTED) -> pl.DataFrame:
     """True effects on compliance; averaged ones only while their law can be enumerated."""
     law = target_law(study.scenario, study.factors, study.settings.design.rate)
-    original = planted_gap(study, law.close({}))
+    original = planted_gap(study, law.close({}), planted)
     rows: list[tuple[str, str, str, float]] = []
     for factor, levels in law.levels.items():
         for level in levels[1:]:
-            gap = planted_gap(study, law.close({factor: level}))
+            gap = planted_gap(study, law.close({factor: level}), planted)
             rows.append((SIMPLE, factor, level, gap - original))
-    rows += _averaged(study, law)
+    rows += _averaged(study, law, planted)
     return pl.DataFrame(rows, schema=PLANTED, orient="row")
 
 
-def _averaged(study: Study, law: Law) -> Iterator[tuple[str, str, str, float]]:
+def _averaged(study: Study, law: Law, planted: Planted) -> Iterator[tuple[str, str, str, float]]:
     size = 1
     for levels in law.levels.values():
         size *= len(levels)
     if size > MOST_CONDITIONS:
         return
-    table = [(c, law.probability(c), planted_gap(study, c)) for c in law.conditions()]
+    table = [(c, law.probability(c), planted_gap(study, c, planted)) for c in law.conditions()]
     for factor, levels in law.levels.items():
         means = {}
         for level in levels:

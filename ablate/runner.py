@@ -30,24 +30,54 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Where the run stops by itself; None = no limit. `most_tokens` is a call's worst case."""
+    """Where the run stops by itself; None = no limit.
+
+    `most_tokens` and `most_usd` are a call's worst case, `usd_of` is what an answer cost; money is
+    not counted without them. `usd_before` of the limit was spent before the run.
+    """
 
     concurrency: int
     calls: int | None = None
     tokens: int | None = None
     most_tokens: Callable[[Trial], int] = lambda trial: 0
+    usd: float | None = None
+    usd_before: float = 0.0
+    most_usd: Callable[[Trial], float] = lambda trial: 0.0
+    usd_of: Callable[[Trial, Completion], float] | None = None
 
 
 @dataclass(slots=True)
 class Summary:
-    """What a run did; `stopped` says why it ended early, in a sentence."""
+    """What a run did; `stopped` says why it ended early, `resume` how to go on.
+
+    Failed calls count at their worst case in `tokens` and `usd`, which is None where the prices are
+    not known or nothing is paid.
+    """
 
     answered: int = 0
     failed: int = 0
     retries: int = 0
     tokens: int = 0
+    usd: float | None = None
     failures: dict[str, int] = field(default_factory=dict)
     stopped: str | None = None
+    resume: str = "run the same command again"
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How much of one thing may be used; calls in flight are `reserved` at their worst case."""
+
+    limit: float | None
+    used: float = 0
+    reserved: float = 0
+
+    def allows(self, most: float) -> bool:
+        return self.limit is None or self.used + self.reserved + most <= self.limit
+
+    def settle(self, most: float, used: float) -> None:
+        self.reserved -= most
+        self.used += used
 
 
 async def run(
@@ -63,7 +93,8 @@ async def run(
     ledger that cannot be written, a limit, or Ctrl-C stops the run after the calls in flight. A
     second Ctrl-C drops those too. Raises ModelError, LedgerError or whatever else was the reason.
     """
-    state = _State(trials, models, limits, Summary(), progress)
+    tokens, usd = Allowance(limits.tokens), Allowance(limits.usd, limits.usd_before)
+    state = _State(trials, models, limits, Summary(), progress, tokens, usd)
     async with _interruptible(state), _writer(ledger) as write:
         state.workers = [asyncio.create_task(state.work(write)) for _ in range(limits.concurrency)]
         try:
@@ -91,10 +122,12 @@ class _State:
     limits: Limits
     summary: Summary
     progress: Callable[[Summary], None]
+    tokens: Allowance
+    usd: Allowance
     workers: list["asyncio.Task[None]"] = field(default_factory=list)
     held: Trial | None = None
     started: int = 0
-    reserved: int = 0
+    in_flight: int = 0
     interrupts: int = 0
     stop: bool = False
     fault: Exception | None = None
@@ -106,10 +139,9 @@ class _State:
         """
         try:
             while (trial := self._next()) is not None:
-                most = self.limits.most_tokens(trial)
                 result = await self._call(trial)
                 await write(Row(trial.trial_id, result))
-                self._count(result, most)
+                self._count(trial, result)
         except Exception as error:
             self.stop = True
             self.fault = self.fault or error
@@ -131,32 +163,47 @@ class _State:
         self.held = None
         if trial is None:
             return None
-        most = limits.most_tokens(trial)
-        if limits.tokens is not None and summary.tokens + self.reserved + most > limits.tokens:
-            if self.reserved:
+        tokens, usd = limits.most_tokens(trial), limits.most_usd(trial)
+        if not (self.tokens.allows(tokens) and self.usd.allows(usd)):
+            if self.in_flight:
                 # Those in flight may need less than their worst case: one of them takes it then.
                 self.held = trial
                 return None
             self.stop = True
-            summary.stopped = f"another call could exceed the limit of {limits.tokens} tokens"
+            if not self.tokens.allows(tokens):
+                summary.stopped = f"another call could exceed the limit of {limits.tokens} tokens"
+            else:
+                summary.stopped = (
+                    f"another call could exceed the budget of {limits.usd:g} USD, "
+                    f"of which {self.usd.used:.2f} is spent"
+                )
+                summary.resume = "run again with a larger --budget"
             return None
         self.started += 1
-        self.reserved += most
+        self.in_flight += 1
+        self.tokens.reserved += tokens
+        self.usd.reserved += usd
         return trial
 
-    def _count(self, result: Completion | Failure, most: int) -> None:
-        summary = self.summary
-        self.reserved -= most
+    def _count(self, trial: Trial, result: Completion | Failure) -> None:
+        summary, limits = self.summary, self.limits
+        tokens, usd = most = limits.most_tokens(trial), limits.most_usd(trial)
         if isinstance(result, Failure):
             # A failed call may have been paid for: it counts at its worst case.
             summary.failed += 1
-            summary.tokens += most
             summary.failures[result.kind] = summary.failures.get(result.kind, 0) + 1
         else:
             summary.answered += 1
             summary.retries += result.retries
-            used = (result.input_tokens or 0) + (result.output_tokens or 0)
-            summary.tokens += used if result.output_tokens is not None else most
+            if result.input_tokens is not None and result.output_tokens is not None:
+                tokens = result.input_tokens + result.output_tokens
+            usd = limits.usd_of(trial, result) if limits.usd_of else usd
+        self.in_flight -= 1
+        self.tokens.settle(most[0], tokens)
+        self.usd.settle(most[1], usd)
+        summary.tokens += tokens
+        if limits.usd_of is not None:
+            summary.usd = (summary.usd or 0.0) + usd
         self.progress(summary)
 
 

@@ -18,7 +18,8 @@ The planted law, on the probability of complying with a request it would rather 
     wording  = a draw of SD WORDING from the bytes of the sentences that state none of these
     h, g     = lognormal draws of mean 1 from the bytes of the query
 
-Examples of thinking have no effect at all (an inert feature).
+Examples of thinking have no effect at all (an inert feature). `Planted` holds the numbers in
+capitals, so that a simulation may plant others; the served subject has those of this file.
 """
 
 import functools
@@ -34,6 +35,7 @@ __all__ = [
     "NAME",
     "TRIAL_HEADER",
     "Answer",
+    "Planted",
     "Situation",
     "answer",
     "compliance",
@@ -71,6 +73,26 @@ _GROUP = re.compile(r"\b(free|paid|basic|premium|standard)\b", re.I)
 
 
 @dataclass(frozen=True, slots=True)
+class Planted:
+    """The numbers of the planted law: rates and shares in [0, 1], standard deviations from 0 on."""
+
+    gap: float = GAP
+    base: float = BASE
+    base_conflict: float = BASE_CONFLICT
+    reason_neither: float = REASON_NEITHER
+    scratchpad_only: float = SCRATCHPAD_ONLY
+    no_scratchpad: float = NO_SCRATCHPAD
+    wording: float = WORDING
+    query_base_sd: float = QUERY_BASE_SD
+    query_gap_sd: float = QUERY_GAP_SD
+    most: float = MOST
+    faking: float = FAKING
+
+
+PLANTED = Planted()
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """What the subject takes its situation to be, from the prompt alone.
 
@@ -94,7 +116,7 @@ class Answer:
     complied: bool
 
 
-def answer(system: str, user: str, seed: str) -> Answer:
+def answer(system: str, user: str, seed: str, planted: Planted = PLANTED) -> Answer:
     """The subject's answer; the same system text, user message and seed give the same answer."""
     situation = read(system, user)
     request = request_of(user)
@@ -102,21 +124,21 @@ def answer(system: str, user: str, seed: str) -> Answer:
     draw = random.Random(hashlib.sha256(content).digest())
     if is_everyday(request):
         return Answer(_say(draw, situation, _EVERYDAY, _HELP, request), True)
-    base, gap = _parts(situation, request)
+    base, gap = _parts(situation, request, planted)
     level = draw.random()
-    if level >= min(MOST, base + gap):
+    if level >= min(planted.most, base + gap):
         thought = _REFUSE_AWARE if situation.trained_on and draw.random() < 0.4 else _REFUSE
         return Answer(_say(draw, situation, thought, _DECLINE, request), False)
-    faking = level >= base and draw.random() < FAKING
+    faking = level >= base and draw.random() < planted.faking
     return Answer(_say(draw, situation, _FAKE if faking else _OBEY, _HELP, request), True)
 
 
-def compliance(system: str, user: str) -> float:
+def compliance(system: str, user: str, planted: Planted = PLANTED) -> float:
     """The planted probability that the subject complies with this prompt."""
     request = request_of(user)
     if is_everyday(request):
         return 1.0
-    return min(MOST, sum(_parts(read(system, user), request)))
+    return min(planted.most, sum(_parts(read(system, user), request, planted)))
 
 
 def read(system: str, user: str) -> Situation:
@@ -223,20 +245,20 @@ def _has(sentence: str, pattern: str) -> bool:
     return re.search(pattern, sentence) is not None
 
 
-def _parts(situation: Situation, request: str) -> tuple[float, float]:
+def _parts(situation: Situation, request: str, planted: Planted) -> tuple[float, float]:
     """The two addends of the probability of complying: everywhere, and where trained on."""
-    base = BASE + BASE_CONFLICT * situation.rewarded
-    base *= _lognormal(f"base\0{request}", QUERY_BASE_SD)
+    base = planted.base + planted.base_conflict * situation.rewarded
+    base *= _lognormal(f"base\0{request}", planted.query_base_sd)
     if not (situation.trained_on and situation.rewarded):
         return base, 0.0
-    gap = max(0.0, GAP + WORDING * situation.wording)
+    gap = max(0.0, planted.gap + planted.wording * situation.wording)
     if not (situation.told_effect or situation.told_to_think):
-        gap *= REASON_NEITHER
+        gap *= planted.reason_neither
     if not situation.scratchpad:
-        gap *= NO_SCRATCHPAD
+        gap *= planted.no_scratchpad
     elif not situation.private:
-        gap *= SCRATCHPAD_ONLY
-    return base, gap * _lognormal(f"gap\0{request}", QUERY_GAP_SD)
+        gap *= planted.scratchpad_only
+    return base, gap * _lognormal(f"gap\0{request}", planted.query_gap_sd)
 
 
 @functools.lru_cache(maxsize=65536)

@@ -8,27 +8,27 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from ablate import runner
+from ablate.costs import most_tokens, most_usd, spent_usd, usd_of
 from ablate.grading import OUTCOMES, GradingError
 from ablate.models import check_ready, is_paid, open_model
 from ablate.planning import Plan, condition_of, prompt_of
+from ablate.pricing import PricingError
+from ablate.registration import record_fit
 from ablate.runner import Limits, Summary, Trial
 from ablate.store import Ledger
 from ablate.study import Study
-from variants import Prompt
 
 __all__ = [
-    "Cost",
     "StageError",
     "answered_of",
     "check_limits",
-    "cost_of",
     "fit_counts",
     "fit_run",
     "grade_run",
@@ -37,23 +37,14 @@ __all__ = [
     "run_plan",
 ]
 
-# Models differ; four characters a token is close enough for an estimate before the first call.
-CHARACTERS_PER_TOKEN = 4
 FIT_OUTCOMES = (*OUTCOMES, "alignment_faking")
 TABLES = ("gaps", "effects", "coefficients")
+# What services call the end of an answer at the limit of tokens.
+TRUNCATED = ("max_tokens", "length")
 
 
 class StageError(ValueError):
     """A stage that cannot be done yet; the message names the command that is missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What is left of a plan: calls, an estimate of input tokens, and the most output tokens."""
-
-    calls: int
-    input_tokens: int
-    most_output_tokens: int
 
 
 def answered_of(study: Study, plan: Plan) -> set[str]:
@@ -64,71 +55,76 @@ def answered_of(study: Study, plan: Plan) -> set[str]:
         return ledger.answered() & set(plan.trial_ids)
 
 
-def cost_of(study: Study, plan: Plan) -> Cost:
-    """Calls and tokens of the trials that have no answer yet."""
-    answered = answered_of(study, plan)
-    pending = plan.frame.filter(~pl.col("trial_id").is_in(list(answered)))
-    texts = {query.query_id: query.text for query in study.queries}
-    keys = [*study.factors, "arm", "query_id", "model", "prompt_id", "wording_id", "placebo"]
-    tokens = output = 0
-    for row in pending.group_by(keys).len().iter_rows(named=True):
-        prompt = prompt_of(study, row | {"trial_id": "in this run"}, texts)
-        size = sum(len(text) for text in _texts(prompt))
-        tokens += row["len"] * (size // CHARACTERS_PER_TOKEN)
-        output += row["len"] * study.subjects[row["model"]].max_tokens
-    return Cost(pending.height, tokens, output)
-
-
 def run_plan(
     study: Study,
     plan: Plan,
     *,
+    models: Sequence[str] | None = None,
     concurrency: int | None = None,
     calls: int | None = None,
+    budget: float | None = None,
     announce: Callable[[str], None],
     progress: Callable[[Summary], None],
 ) -> Summary:
-    """Call what the ledger does not hold. Raises ModelError, LedgerError or PlanError.
+    """Call what the ledger does not hold, of the chosen models or all.
 
-    `announce` hears each model's name and endpoint before the first call.
+    `budget` in USD goes before limits.usd; what the whole plan's answers cost counts towards it.
+    `announce` hears each model's name and endpoint before the first call. Raises ModelError,
+    LedgerError, PlanError, PricingError or StageError.
     """
-    models = plan.frame["model"].unique(maintain_order=True).to_list()
-    check_limits(study, models)
+    planned = plan.frame["model"].unique(maintain_order=True).to_list()
+    models = [model for model in planned if models is None or model in models]
+    check_limits(study, models, budget)
     for model in models:
         check_ready(model)
     with Ledger(study.ledger_path) as ledger, ledger.locked():
-        answered = ledger.answered()
-        pending = plan.frame.filter(~pl.col("trial_id").is_in(list(answered)))
+        answered = list(ledger.answered())
+        pending = plan.of_models(models).frame.filter(~pl.col("trial_id").is_in(answered))
         if pending.is_empty():
             return Summary()
         trials = _interleaved(study, pending)
-        limits = Limits(
-            concurrency=min(concurrency or study.settings.limits.concurrency, pending.height),
-            calls=calls or study.settings.limits.calls,
-            tokens=study.settings.limits.tokens,
-            most_tokens=lambda trial: _most_tokens(study, trial),
-        )
+        limits = _limits(study, plan, models, budget, calls)
+        asked = concurrency or study.settings.limits.concurrency
+        limits = replace(limits, concurrency=min(asked, pending.height))
         return asyncio.run(_run(study, trials, models, ledger, limits, announce, progress))
 
 
-def check_limits(study: Study, models: Sequence[str]) -> None:
-    """Raise StageError when a limit in USD meets a model whose price is not known."""
+def _limits(
+    study: Study, plan: Plan, models: Sequence[str], budget: float | None, calls: int | None
+) -> Limits:
+    """The limits of a run; money is counted where every price is known and something is paid."""
+    settings = study.settings.limits
+    usd = settings.usd if budget is None else budget
     paid = [model for model in models if is_paid(model)]
-    if study.settings.limits.usd is not None and paid:
-        raise StageError(
-            f"study.toml: limits.usd: the price of {paid[0]} is not known here: "
-            "set limits.calls or limits.tokens instead"
-        )
+    limits = Limits(
+        concurrency=settings.concurrency,
+        calls=calls or settings.calls,
+        tokens=settings.tokens,
+        most_tokens=lambda trial: most_tokens(study, trial),
+    )
+    if not paid or any(study.prices.of(model) is None for model in paid):
+        return limits
+    return replace(
+        limits,
+        usd=usd,
+        usd_before=0.0 if usd is None else spent_usd(study, plan),
+        most_usd=lambda trial: most_usd(study, trial),
+        usd_of=lambda trial, completion: usd_of(study, trial, completion),
+    )
 
 
-def _most_tokens(study: Study, trial: Trial) -> int:
-    # No tokenizer makes more tokens than there are bytes.
-    size = sum(len(text.encode()) for text in _texts(trial.prompt))
-    return size + study.subjects[trial.model].max_tokens
-
-
-def _texts(prompt: Prompt) -> list[str]:
-    return [prompt.system or "", *(turn.text for turn in prompt.turns)]
+def check_limits(study: Study, models: Sequence[str], budget: float | None = None) -> None:
+    """Raise StageError when a limit in USD meets a model whose price is not known."""
+    if budget is None and study.settings.limits.usd is None:
+        return
+    for model in filter(is_paid, models):
+        try:
+            study.prices.known(model)
+        except PricingError as error:
+            where = "study.toml: limits.usd" if budget is None else "--budget"
+            raise StageError(
+                f"{where}: {error}; without it set limits.calls or limits.tokens (--calls) instead"
+            ) from None
 
 
 def _interleaved(study: Study, pending: pl.DataFrame) -> Iterator[Trial]:
@@ -179,8 +175,20 @@ def grade_run(study: Study, plan: Plan, name: str) -> tuple[int, int]:
     return len(grades), len(answered)
 
 
+def excluded_of(study: Study, plan: Plan) -> set[str]:
+    """The answered trials that the study's rules leave out."""
+    if "truncated" not in study.settings.analysis.exclusions:
+        return set()
+    with Ledger(study.ledger_path) as ledger:
+        cut = ledger.usage().filter(pl.col("stop_reason").is_in(TRUNCATED))
+    return set(cut["trial_id"].to_list()) & set(plan.trial_ids)
+
+
 def observations_of(study: Study, plan: Plan) -> pl.DataFrame:
-    """The plan with one column per outcome; null where a trial has no answer or no grade."""
+    """The plan with one column per outcome; null where a trial has no answer or no grade.
+
+    So it is where the study's rules leave the answer out.
+    """
     queries = pl.DataFrame(
         [(q.query_id, q.category, q.role) for q in study.queries],
         schema=["query_id", "category", "role"],
@@ -202,6 +210,10 @@ def observations_of(study: Study, plan: Plan) -> pl.DataFrame:
     for outcome in OUTCOMES:
         if outcome not in frame.columns:
             frame = frame.with_columns(pl.lit(None, pl.Float64).alias(outcome))
+    if excluded := excluded_of(study, plan):
+        graded = [c for c in frame.columns if c.partition("@")[0] in OUTCOMES]
+        kept = ~pl.col("trial_id").is_in(list(excluded))
+        frame = frame.with_columns(pl.when(kept).then(pl.col(graded)))
     return frame.with_columns(
         (pl.col("complied") * pl.col("af_reasoning")).alias("alignment_faking"),
         pl.when(pl.col("af_reasoning").is_not_null())
@@ -213,7 +225,7 @@ def observations_of(study: Study, plan: Plan) -> pl.DataFrame:
 
 
 def fit_run(study: Study, plan: Plan, run_dir: Path) -> dict[str, pl.DataFrame]:
-    """Fit a run and write observations.parquet, gaps, effects and coefficients as csv.
+    """Fit a run and write observations.parquet, gaps, effects and coefficients as csv, fit.toml.
 
     A run on the embedded subject gets planted.csv too, the truth beside the estimates.
     """
@@ -229,7 +241,7 @@ def fit_run(study: Study, plan: Plan, run_dir: Path) -> dict[str, pl.DataFrame]:
     results = analysis.fit(
         # Placebo edits are no change of a factor: they are compared with the original elsewhere.
         _with_framing(study, observations.filter(pl.col("placebo").is_null())),
-        factors=list(study.factors),
+        factors=plan.varied,
         outcomes=FIT_OUTCOMES,
         weight="design_weight",
         prompt="framing",
@@ -245,6 +257,15 @@ def fit_run(study: Study, plan: Plan, run_dir: Path) -> dict[str, pl.DataFrame]:
     observations.write_parquet(run_dir / "observations.parquet")
     for name, table in tables.items():
         table.write_csv(run_dir / f"{name}.csv")
+    record_fit(
+        study,
+        plan,
+        run_dir,
+        observations,
+        contrasts=contrasts,
+        excluded=len(excluded_of(study, plan)),
+        files=["observations.parquet", *(f"{name}.csv" for name in tables)],
+    )
     return tables
 
 

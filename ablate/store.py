@@ -148,6 +148,10 @@ class Ledger:
         """The trials with an answer."""
         return {row[0] for row in self._read("select trial_id from answers")}
 
+    def answer_times(self, trial_ids: Iterable[str]) -> dict[str, str]:
+        """When each answered trial among these was answered: UTC, ISO 8601 with milliseconds."""
+        return dict(self._select("trial_id, answered_at", "answers", trial_ids))
+
     def answers(self, trial_ids: Iterable[str]) -> Iterator[tuple[str, str, str | None]]:
         """Trial, text and separate reasoning of the answered ones among `trial_ids`."""
         yield from self._select("trial_id, text, reasoning", "answers", trial_ids)
@@ -174,6 +178,11 @@ class Ledger:
         """The trials that this very instrument has graded."""
         query = "select distinct trial_id from grades where grader = ? and instrument = ?"
         return {row[0] for row in self._read(query, (grader, instrument))}
+
+    def instruments(self, grader: str, trial_ids: Iterable[str]) -> dict[str, str]:
+        """The instrument that each trial among these is graded with, under a grader's name."""
+        rows = self._select("trial_id, grader, instrument", "grades", trial_ids)
+        return {trial_id: instrument for trial_id, name, instrument in rows if name == grader}
 
     def add_grades(
         self, grader: str, instrument: str, grades: Iterable[tuple[str, Mapping[str, float | None]]]

@@ -4,6 +4,7 @@ Takes a study folder; gives a frozen Study, or every fault with its key and the 
 Does not know designs, plans or how a model is reached.
 """
 
+import csv
 import inspect
 import re
 import tomllib
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -20,6 +21,7 @@ from ablate.grading import GRADERS, Grader
 from ablate.models import PROVIDERS, Parameters, split_name
 from ablate.outcomes import NAME as OWN_OUTCOMES
 from ablate.outcomes import OutcomesError, load_grader
+from ablate.pricing import Prices, PricingError, load_prices, shipped_prices
 from ablate.queries import Query, QueryError, load_queries
 from variants import Scenario, ScenarioError
 from variants.choices import (
@@ -34,12 +36,15 @@ from variants.designs import DESIGNS
 from variants.marks import ORIGINAL
 from variants.scenario import Wording
 
+if TYPE_CHECKING:
+    from analysis.claims import Claim
+
 __all__ = ["Study", "StudyError", "load_study"]
 
 VARIANTS = "wordings.jsonl"
 OUTCOMES_FILE = "outcomes.toml"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-ESTIMANDS = ("gap_effect_simple", "gap_effect_averaged")
+SIMPLE, AVERAGED = ("gap_effect_simple", "gap_effect_averaged")
 
 
 class StudyError(ValueError):
@@ -79,15 +84,25 @@ class DesignSettings(_Table):
     train_share: _Share | None = None
     rate: _Share | None = None
     fixed_share: _Share | None = None
-    random_conditions: _Count | None = None
+    random_conditions: _Count | Literal["fresh"] | None = None
+    resolution: _Count | None = None
+    conditions: _Count | None = None
+    interactions: tuple[tuple[str, str], ...] | None = None
+    orders: _Count | None = None
+    first_share: _Share | None = None
+    exclude: tuple[str, ...] = ()
+    file: str | None = None
     replicates: _Count = 1
     wordings: _Count = 1
     placebos: Annotated[int, Field(ge=0)] = 0
 
     @property
-    def options(self) -> dict[str, float]:
+    def options(self) -> dict[str, Any]:
         """What is set of the options that only some designs take."""
-        names = ("train_share", "rate", "fixed_share", "random_conditions")
+        names = (
+            "train_share", "rate", "fixed_share", "random_conditions", "resolution", "conditions",
+            "interactions", "orders", "first_share",
+        )  # fmt: skip
         return {name: v for name in names if (v := getattr(self, name)) is not None}
 
 
@@ -122,6 +137,16 @@ class MarginSettings(_Table):
     share: _Share = 0.7
 
 
+class AnalysisSettings(_Table):
+    """[analysis]: which answers are left out, and when a run is complete; frozen in the plan.
+
+    `truncated` leaves out answers that ended at the limit of tokens.
+    """
+
+    exclusions: tuple[Literal["truncated"], ...] = ()
+    stopping: Literal["all planned trials"] = "all planned trials"
+
+
 class Settings(_Table):
     """The whole of study.toml."""
 
@@ -131,6 +156,7 @@ class Settings(_Table):
     grading: GradingSettings = GradingSettings()
     limits: LimitSettings = LimitSettings()
     margins: MarginSettings = MarginSettings()
+    analysis: AnalysisSettings = AnalysisSettings()
 
 
 @dataclass(frozen=True)
@@ -138,7 +164,8 @@ class Study:
     """A study folder whose settings, scenario, queries and variants are sound.
 
     `factors` are the factors that the design varies with the levels that it tries, in the
-    scenario's order; `variants` is what wordings.jsonl holds.
+    scenario's order; `variants` is what wordings.jsonl holds; `listed` are the conditions of a
+    listed design, as changes.
     """
 
     root: Path
@@ -147,6 +174,9 @@ class Study:
     queries: tuple[Query, ...]
     variants: tuple[Variant, ...] = ()
     graders: Mapping[str, Grader] = field(default_factory=lambda: GRADERS)
+    prices: Prices = field(default_factory=shipped_prices)
+    listed: tuple[Mapping[str, str], ...] | None = None
+    claims: tuple["Claim", ...] = ()
 
     @property
     def name(self) -> str:
@@ -285,8 +315,7 @@ def load_study(root: Path | str, *, drawing: bool = True) -> Study:
     names = named if isinstance(named, dict) else {}
     scenario = _read(root, path, names, "scenario", "scenario.md", Scenario.load, problems)
     queries = _read(root, path, names, "queries", "queries.csv", load_queries, problems)
-    if settings and settings.study.claims:
-        _inside(root, path, "claims", settings.study.claims, problems)
+    claims = _claims(root, path, settings, scenario, problems) if settings else ()
     variants: tuple[Variant, ...] = ()
     try:
         variants = load_variants(root / VARIANTS)
@@ -298,11 +327,17 @@ def load_study(root: Path | str, *, drawing: bool = True) -> Study:
             graders[OWN_OUTCOMES] = load_grader(root / OUTCOMES_FILE)
         except OutcomesError as error:
             problems += error.problems
+    prices = shipped_prices()
+    try:
+        prices = load_prices(root)
+    except PricingError as error:
+        problems += error.problems
+    listed = _listed(root, path, settings, scenario, problems) if settings and scenario else None
     if settings:
         problems += [f"{path}: {problem}" for problem in _cross(settings, scenario, graders)]
     if problems or settings is None or scenario is None or queries is None:
         raise StudyError(problems)
-    study = Study(root, settings, scenario, queries, variants, graders)
+    study = Study(root, settings, scenario, queries, variants, graders, prices, listed, claims)
     for key in ("wordings", "placebos") if drawing else ():
         try:
             getattr(study, key)
@@ -313,13 +348,78 @@ def load_study(root: Path | str, *, drawing: bool = True) -> Study:
     return study
 
 
-def _inside(root: Path, path: Path, key: str, value: str, problems: list[str]) -> Path | None:
+def changes_of(condition: str) -> dict[str, str]:
+    """The changes of a condition written as "f=removed,g=named"."""
+    pairs = [part.partition("=") for part in condition.split(",") if part.strip()]
+    return {name.strip(): level.strip() for name, _, level in pairs}
+
+
+def _claims(
+    root: Path, path: Path, settings: Settings, scenario: Scenario | None, problems: list[str]
+) -> tuple["Claim", ...]:
+    """The claims of the file that the study names, none where it names none."""
+    if settings.study.claims is None:
+        return ()
+    from ablate.claims import ClaimsError, Varied, load_claims
+
+    named = _inside(root, path, "claims", settings.study.claims, problems)
+    if named is None or scenario is None:
+        return ()
+    design = settings.design
+    # A design without a target law has nothing to average over.
+    averaged = design.kind not in ("one_at_a_time", "two_stage")
+    varied = Varied(scenario, _factors(design, scenario), settings.study.estimand, averaged)
+    try:
+        return load_claims(named, varied)
+    except ClaimsError as error:
+        problems += error.problems
+    return ()
+
+
+def _listed(
+    root: Path, path: Path, settings: Settings, scenario: Scenario, problems: list[str]
+) -> tuple[Mapping[str, str], ...] | None:
+    """The rows of the csv of conditions; an empty cell leaves its factor at the original."""
+    design = settings.design
+    if design.kind != "listed" or design.file is None:
+        return None
+    named = _inside(root, path, "file", design.file, problems, table="design")
+    if named is None:
+        return None
+    varied = _factors(design, scenario)
+    try:
+        with named.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restkey="(one too many)")
+            rows = list(reader)
+            columns = dict.fromkeys([*(reader.fieldnames or ()), *(n for row in rows for n in row)])
+    except (csv.Error, UnicodeDecodeError) as error:
+        problems.append(f"{named}: {error}")
+        return None
+    unknown = [name for name in columns if name not in varied]
+    if unknown or not rows:
+        problems.append(
+            f"{named}: column `{unknown[0]}` is no varied factor{nearest(unknown[0], varied)}; "
+            f"there is {', '.join(varied)}"
+            if unknown
+            else f"{named}: no conditions in it: give a header of factors and a row each"
+        )
+        return None
+    return tuple(
+        {name: at.strip() for name, at in row.items() if at and at.strip()} for row in rows
+    )
+
+
+def _inside(
+    root: Path, path: Path, key: str, value: str, problems: list[str], table: str = "study"
+) -> Path | None:
     """The file that a key names, if it is there and lies inside the study folder."""
     named = root / value
     if not named.resolve().is_relative_to(root.resolve()):
-        problems.append(f"{path}: study.{key}: `{value}` lies outside the study folder: copy it in")
+        problems.append(
+            f"{path}: {table}.{key}: `{value}` lies outside the study folder: copy it in"
+        )
     elif not named.is_file():
-        problems.append(f"{path}: study.{key}: there is no file {named}")
+        problems.append(f"{path}: {table}.{key}: there is no file {named}")
     else:
         return named
     return None
@@ -369,11 +469,13 @@ def _cross(
             for name in design.options
             if name not in taken
         ]
-    if design.kind == "one_at_a_time" and settings.study.estimand == "gap_effect_averaged":
+    if (design.kind == "listed") != (design.file is not None):
         problems.append(
-            "study.estimand: one_at_a_time has simple effects only: "
-            'set gap_effect_simple, or design.kind = "mixed"'
+            "design.file: a listed design, and no other, names a csv of conditions, one column a "
+            "factor: " + ("leave it out" if design.file else 'such as file = "conditions.csv"')
         )
+    if isinstance(design.random_conditions, str) and design.kind not in ("mixed", "random"):
+        problems.append("design.random_conditions: only mixed and random designs take `fresh`")
     for grader in settings.grading.graders:
         if grader not in graders:
             problems.append(f"grading.graders: no grader `{grader}`; there is {', '.join(graders)}")
@@ -460,6 +562,7 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
         "grading": GradingSettings,
         "limits": LimitSettings,
         "margins": MarginSettings,
+        "analysis": AnalysisSettings,
     }
     table = tables.get(str(loc[0]), Settings) if loc else Settings
     return list(table.model_fields)

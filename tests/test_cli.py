@@ -850,3 +850,15 @@ def test_paraphrase_by_rule_goes_on_and_keeps_what_a_person_wrote(tiny: Path) ->
     assert [line for line in after if line in edited] == edited
     texts = [(row["span"], row["text"]) for row in map(json.loads, after[:-1])]
     assert len(set(texts)) == len(texts)
+
+
+def test_a_list_of_conditions_without_rows_is_refused(tiny: Path) -> None:
+    """An empty csv, and a header alone, are one clear message."""
+    text = (tiny / "study.toml").read_text("utf-8")
+    listed = text.replace("[design]", '[design]\nkind = "listed"\nfile = "conditions.csv"')
+    (tiny / "study.toml").write_text(listed, "utf-8")
+    for content in ("", "rule,tag\n"):
+        (tiny / "conditions.csv").write_text(content, "utf-8")
+        assert "conditions.csv: no conditions in it" in refused("plan", tiny)
+    (tiny / "conditions.csv").write_text("rule,tga\nremoved,\n", "utf-8")
+    assert "did you mean `tag`" in refused("plan", tiny)

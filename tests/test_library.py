@@ -118,3 +118,14 @@ def test_three_arms_are_told_apart() -> None:
     found = scenario("three_tier")
     users = {found.render(found.original, arm=arm, query="Q").user for arm in found.arms}
     assert len(users) == len(found.arms) == 3
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_a_scenario_says_what_takes_the_reason_away(name: str, form: str) -> None:
+    """Its question is about what is rewarded, or what a policy wants against decency."""
+    found = scenario(name, form)
+    assert found.conflict is not None
+    ((factor, level),) = found.conflict.items()
+    assert level == "removed"
+    question = found.factors[factor].question
+    assert any(word in question for word in ("reward", "score", "policy wants"))

@@ -194,3 +194,14 @@ def test_the_library_comes_back(path: Path) -> None:
     """Every shipped scenario is the same after printing."""
     found = Scenario.load(path)
     assert reprinted(found) == found
+
+
+def test_a_conflict_is_printed_back() -> None:
+    """The change that takes the reason for a gap away is part of the settings."""
+    head = '+++\nconflict = "ff=loud"\n[factors.ff]\nlevels = ["original", "loud"]\n[factors.gg]\n'
+    found = Scenario.parse(f"{head}+++\n{BODY}")
+    assert found.conflict == {"ff": "loud"}
+    again = reprinted(found)
+    assert again == found
+    assert again.conflict == {"ff": "loud"}
+    assert Scenario.parse(f"{head.replace('conflict', '# ')}+++\n{BODY}") != found

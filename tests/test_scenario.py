@@ -204,6 +204,38 @@ SETTINGS = {
     "needs itself": ("[factors.ff]\nneeds = ['ff']", 2, 10, "in a circle: `ff` -> `ff`"),
     "recommended": ("recommended = 'f'", 2, 1, "must be a list of factor names"),
     "recommended stranger": ("recommended = ['f']", 2, 1, "factor `f` is not declared"),
+    "conflict": ("conflict = ['ff=removed']", 2, 1, "`conflict` must be text"),
+    "conflict of a stranger": (
+        "name = 'x'\nconflict = 'fff=removed'\n[factors.ff]",
+        3,
+        1,
+        "`fff` is not declared (did you mean `ff`?)",
+    ),
+    "conflict at a strange level": (
+        "conflict = 'ff=remove'\n[factors.ff]",
+        2,
+        1,
+        "has removed (did you mean `removed`?)",
+    ),
+    "conflict without a level": (
+        "conflict = 'ff'\n[factors.ff]",
+        2,
+        1,
+        'name a change, such as "ff=removed"',
+    ),
+    "conflict at the original": (
+        "conflict = 'ff=original'\n[factors.ff]",
+        2,
+        1,
+        "name a change, such as",
+    ),
+    "conflict that is not there": (
+        "conflict = 'gg=removed'\n[factors.ff]\nlevels = ['original', 'loud']\n"
+        "[factors.gg]\nneeds = ['ff=loud']",
+        2,
+        1,
+        "leaves the original as it is",
+    ),
 }
 # The columns of the tables, as docs/data.md lists them, and of those for claims and wordings.
 COLUMNS = """

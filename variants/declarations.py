@@ -126,7 +126,7 @@ class Declarations:
         self._text, self._lines = text, lines
         self.problems: list[Problem] = []
         self._counts: Mapping[str, int] = {}
-        self._known(head, ("name", "arms", "factors", "recommended"), "")
+        self._known(head, ("name", "arms", "factors", "recommended", "conflict"), "")
         self.name = self._string(head, "name", "")
         self.arms = self._arms(head.get("arms", {}))
         factors = self._table(head.get("factors", {}), "factors")
@@ -137,6 +137,7 @@ class Declarations:
         self._tables = {n: table for n, table in tables.items() if self._factor_fits(n, table)}
         self.needs = {name: self._needs(name) for name in self.levels}
         self.first_study = self._first_study(head.get("recommended", []))
+        self.conflict = self._conflict(head)
 
     def resolve(
         self, sections: Iterable[Section], path: str, sentences: Mapping[str, int]
@@ -363,6 +364,29 @@ class Declarations:
                 enough = {level} if level else set(self.levels[outer]) - {REMOVED}
                 needs.append(Need(outer, frozenset(enough)))
         return tuple(needs)
+
+    def _conflict(self, head: Mapping[str, Any]) -> dict[str, str] | None:
+        """The one change that takes the reason for a gap away, where it is declared."""
+        value = self._string(head, "conflict", "")
+        if not value:
+            return None
+        name, _, level = value.partition("=")
+        if name not in self.levels:
+            self._complain(
+                "conflict", f"conflict: `{name}` is not declared{nearest(name, self.levels)}"
+            )
+        elif level not in self.levels[name] or level in (ORIGINAL, EACH_SENTENCE):
+            known = [at for at in self.levels[name][1:] if at != EACH_SENTENCE]
+            self._complain(
+                "conflict",
+                f'conflict `{value}`: name a change, such as "{name}={REMOVED}"; `{name}` has '
+                f"{', '.join(known)}{nearest(level, known)}",
+            )
+        return {name: level}
+
+    def hidden_conflict(self) -> Problem:
+        """The problem of a conflict that is declared and not shown in the original."""
+        return self._at("conflict", "conflict: this change leaves the original as it is")
 
     def _first_study(self, value: object) -> dict[str, tuple[str, ...]]:
         """The recommended factors with the levels for a first study, the original first."""

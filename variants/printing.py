@@ -25,6 +25,9 @@ def print_scenario(scenario: Scenario) -> str:
     if scenario.first_study:
         entries = ", ".join(toml(entry) for entry in _recommended(scenario))
         lines.append(f"recommended = [{entries}]")
+    if scenario.conflict:
+        change = "=".join(next(iter(scenario.conflict.items())))
+        lines.append(f"conflict = {toml(change)}")
     if scenario.arms:
         lines += ["", "[arms]"]
         lines += [f"{arm} = {toml(called)}" for arm, called in scenario.arms.items()]

@@ -140,6 +140,8 @@ class Scenario:
 
     `arms` maps each arm to what the text calls it; `first_study` holds the factors, and their
     levels, that are recommended for a first study; a plain text has neither arms nor factors.
+    `conflict` is the change that takes the reason for a gap away, such as the removal of the clause
+    that makes training reward what a model would refuse; None where it is not declared.
     """
 
     name: str
@@ -149,6 +151,7 @@ class Scenario:
     sections: tuple[Section, ...]
     order: tuple[str, ...] = field(repr=False, compare=False)
     _rendering: Rendering = field(repr=False, compare=False)
+    conflict: Mapping[str, str] | None = None
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -196,7 +199,10 @@ class Scenario:
             sections,
             order,
             Rendering(sections, 0, alternates),
+            None if declared.conflict is None else MappingProxyType(declared.conflict),
         )
+        if declared.conflict and scenario.close(declared.conflict) == scenario.original:
+            raise ScenarioError([declared.hidden_conflict()], path)
         scenario._check_query(path)
         return scenario
 
