@@ -149,11 +149,13 @@ def check_block(study: Study, plan: Plan) -> None:
         if limit is None or whole is None or limit >= share * whole:
             continue
         block = share * whole
+        # Blocks are not equally large to the last call: a little less is safe.
+        most = math.floor(0.95 * study.settings.design.trials * limit / block)
         raise PlanError(
             f"{study.root}/study.toml: limits.{name}: {limit:,} is less than the {block:,.2f} that "
             f"one of {plan.frame['block'].n_unique()} blocks takes: set it to at least "
             f"{math.ceil(block):,} ({math.ceil(whole):,} for all), or design.trials to at "
-            f"most {math.floor(study.settings.design.trials * limit / block):,}"
+            f"most {most:,}"
         )
 
 

@@ -60,6 +60,8 @@ svg.forest .zero { stroke: var(--soft); stroke-width: 1.5; }
 svg.forest .whisker { stroke: var(--mark); stroke-width: 2; } svg.forest .dot { fill: var(--mark); }
 svg.forest .hollow { fill: var(--paper); stroke: var(--mark); stroke-width: 2; }
 svg.forest .truth { fill: none; stroke: var(--truth); stroke-width: 1.8; }
+"""
+_CURVES = """
 svg.forest .curve { fill: none; stroke-width: 2; } svg.forest .margin { stroke: var(--truth); }
 """
 # Told apart by colour and by dashes.
@@ -132,7 +134,8 @@ def curves(lines: Sequence[Curve], *, title: str, x_axis: str, y_axis: str, marg
     parts = [
         f'<svg class="forest" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} '
         f'{bottom + 50}" role="img" aria-label="{_safe(title)}"><title>{_safe(title)}</title>'
-        f'<style>{STYLE}</style><rect class="page" width="{total}" height="{bottom + 50}"/>'
+        f"<style>{STYLE}{_CURVES}</style>"
+        f'<rect class="page" width="{total}" height="{bottom + 50}"/>'
         f'<text x="{left}" y="{TOP - 14}">{_safe(y_axis)}</text>'
         f'<text class="axis" x="{left + width / 2}" y="{bottom + 40}">{_safe(x_axis)}</text>'
     ]
