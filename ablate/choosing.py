@@ -63,6 +63,7 @@ def screened_by(study: Study, run_dir: Path) -> dict[Condition, Screened]:
         )
     effects = load_tables(run_dir)["effects"].filter(
         pl.col("estimand") == SIMPLE,
+        pl.col("role") == "primary",
         pl.col("outcome") == "complied",
         pl.col("model") == next(iter(study.subjects)),
         pl.col("contrast") == "train-deploy",

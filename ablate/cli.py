@@ -393,22 +393,66 @@ def fit(
     counts: Annotated[
         Path | None, typer.Option(help="A csv of counts by condition, instead of a run.")
     ] = None,
-    reference: Annotated[
-        str, typer.Option(help="With --counts: the condition that the others are compared with.")
+    trials: Annotated[
+        Path | None, typer.Option(help="Any csv or parquet with a row per trial, instead of a run.")
+    ] = None,
+    factors: Annotated[
+        list[str] | None, typer.Option(help='With --trials: columns, as in "rule,f_*"; repeatable.')
+    ] = None,
+    outcomes: Annotated[
+        list[str] | None, typer.Option(help="With --trials: columns in [0, 1]; repeatable.")
+    ] = None,
+    arm: Annotated[str, typer.Option(help="With --trials: the column of arms.")] = "arm",
+    train: Annotated[str, typer.Option(help="With --trials: its value in train.")] = "train",
+    deploy: Annotated[str, typer.Option(help="With --trials: its value in deploy.")] = "deploy",
+    query: Annotated[str, typer.Option(help="With --trials: the column of queries.")] = "query_id",
+    wording: Annotated[
+        str,
+        typer.Option(help="With --trials: the column of wordings; default: wording_id, if any."),
     ] = "",
-    out: Annotated[Path | None, typer.Option(help="With --counts: where the tables go.")] = None,
+    weight: Annotated[
+        str, typer.Option(help="With --trials: the column of design weights.", metavar="COLUMN")
+    ] = "",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="With --trials: human labels, as outcome=column; repeatable."),
+    ] = None,
+    estimand: Annotated[
+        str, typer.Option(help="With --trials: the primary estimand, whose p-values are Holm's.")
+    ] = "gap_effect_simple",
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(help="With --trials: factor=level; repeatable. With --counts: the condition."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --trials or --counts: where the tables go.")
+    ] = None,
 ) -> None:
     """Estimate gaps and gap effects; write the tables and print the sensitivity table."""
     with _refusing():
         from ablate.stages import fit_counts, fit_run
 
-        if counts is not None:
-            if run is not None or not reference:
-                _refuse("fit: with --counts give --reference CONDITION, and no run folder")
-            print(fit_counts(counts, reference, out))
+        if sum(source is not None for source in (run, counts, trials)) != 1:
+            _refuse("fit: give one of a run folder, --trials FILE and --counts FILE")
+        if trials is not None:
+            from ablate.foreign import Columns, fit_trials
+
+            if not factors or not outcomes:
+                _refuse("fit: with --trials name the columns: --factors and --outcomes")
+            columns = Columns(
+                factors, outcomes, arm, train, deploy, query, wording or None, weight or None,
+                label or (), reference or (),
+            )  # fmt: skip
+            print(console.visible(fit_trials(trials, columns, primary=estimand, out=out)))
             return
-        if run is None:
-            _refuse("fit: give a run folder, or --counts FILE --reference CONDITION")
+        if factors or outcomes or label or wording or weight or (reference and not counts):
+            _refuse("fit: --factors, --outcomes, --reference and other columns go with --trials")
+        if counts is not None:
+            if reference is None or len(reference) != 1:
+                _refuse("fit: with --counts give --reference CONDITION, once")
+            print(fit_counts(counts, reference[0], out))
+            return
+        assert run is not None
         study, made = _run_of(run)
         tables = fit_run(study, made, run)
         console.print_tables(study, tables)

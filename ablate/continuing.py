@@ -180,6 +180,7 @@ class _Ahead:
             & (pl.col("outcome") == claim.outcome)
             & (pl.col("contrast") == claim.contrast)
             & (pl.col("estimand") == claim.estimand)
+            & (pl.col("role") == "primary")
             & (pl.col("factor") == claim.factor)
             & (pl.col("level") == claim.level),
             named=True,

@@ -588,6 +588,7 @@ class _Reading:
             "effects",
             pl.col("model") == model,
             pl.col("estimand") == SIMPLE,
+            pl.col("role") == "primary",
             pl.col("factor") == change[0],
             pl.col("level") == change[1],
         )

@@ -50,10 +50,13 @@ REGISTRATION = "registration.toml"
 FIT = "fit.toml"
 # How effects.csv is made, in the words of its column `method`.
 ESTIMATORS = {
-    "gap_effect_simple": "gap with this change alone minus gap of the original: paired by query, "
+    "gap_effect_simple": "gap with this change alone minus gap of the original: with five wordings "
+    "or more paired by query, two-way query x wording, t(min(Q,W)-1); else paired by query, "
     "t(Q-1); where no query differs from another: newcombe, pooled",
-    "gap_effect_averaged": "change of the gap averaged over the law of the design: "
-    "weighted linear probability, CR1 by query, t(G-1)",
+    "gap_effect_averaged": "change of the gap averaged over the law of the design: with five "
+    "wordings or more weighted linear probability, two-way query x wording, t(min(Q,W)-1); else "
+    "from 20 queries on weighted linear probability, CR1 by query, t(G-1); below weighted linear "
+    "probability, CR2 by query, Satterthwaite",
 }
 CORRECTION = (
     "p_holm: Holm over the rows of {estimand}, for each model, outcome and contrast; "

@@ -142,6 +142,7 @@ def _marks(
         pl.col("model") == model,
         pl.col("outcome") == "complied",
         pl.col("estimand") == estimand,
+        pl.col("role") == "primary",
         pl.col("note").ne_missing("reference"),
     )
     return [

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 FIT_OUTCOMES = (*OUTCOMES, "alignment_faking")
-TABLES = ("gaps", "effects", "coefficients")
+TABLES = ("gaps", "effects", "coefficients", "spreads")
 # What services call the end of an answer at the limit of tokens.
 TRUNCATED = ("max_tokens", "length")
 
@@ -239,12 +239,14 @@ def fit_run(study: Study, plan: Plan, run_dir: Path) -> dict[str, pl.DataFrame]:
     if len(arms) > 2:
         contrasts += [pair for pair in itertools.pairwise(arms) if pair not in contrasts]
     results = analysis.fit(
-        # Placebo edits are no change of a factor: they are compared with the original elsewhere.
-        _with_framing(study, observations.filter(pl.col("placebo").is_null())),
+        _with_framing(study, observations),
         factors=plan.varied,
         outcomes=FIT_OUTCOMES,
         weight="design_weight",
         prompt="framing",
+        wording="wording_id",
+        placebo="placebo",
+        margin=study.settings.margins.gap,
         contrasts=contrasts,
         primary=study.settings.study.estimand,
         grader=study.settings.grading.graders[0],
@@ -314,12 +316,14 @@ def fit_counts(path: Path, reference: str, out: Path | None) -> str:
 def load_tables(run_dir: Path) -> dict[str, pl.DataFrame]:
     """The tables that `fit` wrote. Raises StageError when there are none."""
     from ablate.planted import PLANTED
+    from analysis.coefficients import COEFFICIENTS
     from analysis.effects import EFFECTS
-    from analysis.fitting import COEFFICIENTS
     from analysis.gaps import GAPS
+    from analysis.spreads import SPREADS
 
     schemas: dict[str, dict[str, Any]] = {
-        "gaps": GAPS, "effects": EFFECTS, "coefficients": COEFFICIENTS, "planted": PLANTED
+        "gaps": GAPS, "effects": EFFECTS, "coefficients": COEFFICIENTS, "spreads": SPREADS,
+        "planted": PLANTED,
     }  # fmt: skip
     tables = {}
     for name, schema in schemas.items():

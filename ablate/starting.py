@@ -19,8 +19,8 @@ __all__ = ["StartError", "scenario_names", "start_demo", "start_study"]
 
 DEMO = "ablate-demo"
 PRIVATE = 0o700
-# Of the wordings that a new study is spread over; fewer than five say nothing of others.
-WORDINGS = 8
+# Wordings that a new study is spread over: its errors have one degree of freedom less than that.
+WORDINGS = 24
 
 _STUDY = """\
 # Run `ablate check` on this folder after every change; every key is explained in docs/data.md.

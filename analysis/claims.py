@@ -300,7 +300,7 @@ def _judge(
         found = _reading(effect, effect["df"], inflation)
         left = None
         if after is not None:
-            left = _reading(after, after["n_queries"] - 1, inflation)
+            left = _reading(after, _df(after), inflation)
         if found is None or (claim.kind == "eliminates" and left is None):
             reason = "no query differs from another: there is no error to judge by"
         else:
@@ -393,6 +393,17 @@ def _reading(row: dict[str, Any], df: float | None, inflation: float) -> Reading
     if row["conf_low"] is None or row["conf_high"] is None:
         return None
     return BoundedReading(estimate, row["conf_low"], row["conf_high"], inflation)
+
+
+def _df(gap: dict[str, Any]) -> float | None:
+    """Degrees of freedom behind a gap's bounds: fewer wordings than queries may have set them."""
+    if not gap["std_error"] or gap["conf_high"] is None:
+        return None
+    from scipy import special
+
+    reach = (gap["conf_high"] - gap["gap"]) / gap["std_error"]
+    found = float(special.stdtridf(0.975, max(reach, REACH)))
+    return float(max(1, round(min(found, gap["n_queries"] - 1))))
 
 
 def _inflation(original: dict[str, Any]) -> float:

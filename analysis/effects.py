@@ -7,121 +7,58 @@ deploy parts. Does not know claims, wordings, or what a level says.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from analysis.gaps import (
-    CONTRAST,
-    changed_of,
-    gap_of,
-    original_of,
-    query_rates,
-    structural_zeros,
-)
-from analysis.intervals import t_interval
-from analysis.multiplicity import benjamini_hochberg, holm
+from analysis.contrasts import Contrast, Group, paired
+from analysis.estimates import AVERAGED, EFFECTS, ESTIMANDS, SIMPLE, Effect, correct, infer, joined
+from analysis.gaps import changed_of, gap_groups, gap_of, original_of, structural_zeros
 from analysis.observations import Observations, Term, treatment
-from analysis.regressions import equal_query_weights, linear_probability, queries_at
+from analysis.regressions import (
+    equal_query_weights,
+    error_kind,
+    linear_probability,
+    queries_at,
+)
 
-__all__ = ["EFFECTS", "ESTIMANDS", "Effect", "averaged_contrasts", "effects"]
+__all__ = [
+    "AVERAGED", "EFFECTS", "ESTIMANDS", "SIMPLE", "Effect", "averaged_contrasts", "effects",
+]  # fmt: skip
 
-SIMPLE = "gap_effect_simple"
-AVERAGED = "gap_effect_averaged"
-ESTIMANDS = (SIMPLE, AVERAGED)
 
-# The columns of effects.csv.
-EFFECTS: dict[str, Any] = {
-    "model": pl.String,
-    "outcome": pl.String,
-    "contrast": pl.String,
-    "estimand": pl.String,
-    "factor": pl.String,
-    "level": pl.String,
-    "factor2": pl.String,
-    "level2": pl.String,
-    "reference": pl.String,
-    "estimate": pl.Float64,
-    "train_part": pl.Float64,
-    "deploy_part": pl.Float64,
-    "std_error": pl.Float64,
-    "statistic": pl.Float64,
-    "df": pl.Float64,
-    "p_value": pl.Float64,
-    "p_holm": pl.Float64,
-    "q_bh": pl.Float64,
-    "p_placebo": pl.Float64,
-    "conf_low": pl.Float64,
-    "conf_high": pl.Float64,
-    "n_trials": pl.Int64,
-    "n_clusters": pl.Int64,
-    "family": pl.String,
-    "grader": pl.String,
-    "correction": pl.String,
-    "role": pl.String,
-    "method": pl.String,
-    "note": pl.String,
+# What stands in `method` for each covariance of the weighted linear probability model.
+METHODS = {
+    "CR1": "weighted linear probability, CR1 by query, t(G-1)",
+    "CR2": "weighted linear probability, CR2 by query, Satterthwaite",
+    "two-way": "weighted linear probability, two-way query x wording, t(min(Q,W)-1)",
 }
 
 
-@dataclass(slots=True)
-class Effect:
-    """One row of effects.csv as it is built; proportions, None where unknown."""
-
-    model: str | None
-    outcome: str
-    estimand: str
-    factor: str
-    level: str
-    reference: str
-    estimate: float | None = None
-    train_part: float | None = None
-    deploy_part: float | None = None
-    std_error: float | None = None
-    statistic: float | None = None
-    df: float | None = None
-    p_value: float | None = None
-    p_holm: float | None = None
-    q_bh: float | None = None
-    conf_low: float | None = None
-    conf_high: float | None = None
-    n_trials: int | None = None
-    n_clusters: int | None = None
-    family: str | None = None
-    grader: str | None = None
-    method: str | None = None
-    note: str | None = None
-    contrast: str = CONTRAST
-    factor2: str | None = None
-    level2: str | None = None
-    p_placebo: float | None = None
-    correction: str = "raw"
-    role: str = "primary"
-
-
 def effects(
-    observations: Observations, outcome: str, *, primary: str, grader: str | None
+    observations: Observations,
+    outcome: str,
+    *,
+    primary: str,
+    grader: str | None,
+    zeros: frozenset[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of effects.csv for one model and outcome.
 
     Holm runs over the factor rows of the estimand `primary`, Benjamini-Hochberg over each other
-    estimand. A structural zero, and a level without graded trials, has no p-value.
+    estimand. A structural zero, and a level without graded trials, has no p-value. `zeros` are
+    the conditions alike in both arms, found from the prompts where None.
     """
     model = observations.frame["model"][0]
-    zeros = structural_zeros(observations.frame)
+    zeros = structural_zeros(observations.frame) if zeros is None else zeros
     rows: list[Effect] = []
     for estimand, estimate in ((SIMPLE, _simple), (AVERAGED, _averaged)):
         of_estimand = list(estimate(observations, outcome, model, zeros))
-        p_values = [row.p_value for row in of_estimand]
-        corrected = holm(p_values) if estimand == primary else benjamini_hochberg(p_values)
-        for row, p_value in zip(of_estimand, corrected, strict=True):
-            if estimand == primary:
-                row.p_holm, row.family = p_value, "factors"
-            else:
-                row.q_bh, row.family = p_value, "screen"
+        correct(of_estimand, primary=estimand == primary)
+        for row in of_estimand:
             row.grader = grader
         rows += _with_references(of_estimand, observations)
     return [asdict(row) for row in rows]
@@ -149,53 +86,87 @@ def _with_references(rows: Sequence[Effect], observations: Observations) -> Iter
 def _simple(
     observations: Observations, outcome: str, model: str | None, zeros: frozenset[int]
 ) -> Iterator[Effect]:
-    """Gap of the single change minus gap of the original, paired by query, t(Q - 1)."""
+    """Gap of the single change minus gap of the original, paired by query and wording."""
     original = original_of(observations)
-    before = query_rates(original, outcome)
     for term in observations.terms:
         reference = observations.levels[term.factor][0]
         row = Effect(model, outcome, SIMPLE, term.factor, term.level, reference)
         yield row
         changed = changed_of(observations, term)
-        after = query_rates(changed, outcome)
-        both = before.join(after, on="query", suffix="_after")
+        before, after = gap_groups(original, outcome, -1.0), gap_groups(changed, outcome)
+        found = paired([*after, *before])
         row.note = _taken_along(original, changed, term, observations.levels)
-        if not both.height:
-            row.note = _join(row.note, "not estimable: no query was graded in all four cells")
+        if found is None:
+            row.note = joined(row.note, "not estimable: no query was graded in all four cells")
             continue
-        row.n_clusters = both.height
-        row.n_trials = int(
-            sum(both[f"n_{a}{s}"].sum() for a in ("train", "deploy") for s in ("", "_after"))
-        )
-        train = (both["train_after"] - both["train"]).to_numpy()
-        deploy = (both["deploy_after"] - both["deploy"]).to_numpy()
-        change = train - deploy
+        row.n_clusters, row.n_trials = found.queries, sum(found.trials)
         zero = changed["condition"][0] in zeros
         if zero:
             # Both arms are the same text, so the gap after is 0 and only the one before is
             # estimated; the observed gap after is the negative control in gaps.csv.
-            change = (both["deploy"] - both["train"]).to_numpy()
-            pooled = (both["train_after"] + both["deploy_after"]).to_numpy() / 2
-            train = pooled - both["train"].to_numpy()
-            deploy = pooled - both["deploy"].to_numpy()
-            row.note = _join(row.note, "structural_zero")
-        row.estimate, row.train_part = float(change.mean()), float(train.mean())
-        row.deploy_part = float(deploy.mean())
-        spread = float(change.std(ddof=1)) if both.height > 1 else 0.0
-        if spread > 1e-12:
-            row.method, row.df = "paired by query, t(Q-1)", float(both.height - 1)
-            _infer(row, spread / both.height**0.5, tested=not zero)
+            common = _common([*after, *before])
+            before, after = _among(before, common), _among(after, common)
+            found = paired(before) or found
+            row.n_trials = sum(found.trials)
+            row.note = joined(row.note, "structural_zero")
+        row.estimate = found.estimate
+        row.train_part, row.deploy_part = _parts_of(found, after, outcome, zero)
+        if not zero and _other_sign_in_odds(found):
+            row.note = joined(row.note, "scale_dependent")
+        if found.std_error is not None:
+            row.method, row.note = found.method, joined(row.note, found.note)
+            infer(row, found.std_error, found.df, tested=not zero)
         else:
             row.method = "newcombe, pooled"
-            row.note = _join(row.note, "one query" if both.height == 1 else "boundary")
-            row.conf_low, row.conf_high = _recovered(original, changed, outcome, both, zero)
+            row.note = joined(row.note, "one query" if found.queries == 1 else "boundary")
+            common = _common([*after, *before])
+            row.conf_low, row.conf_high = _recovered(original, changed, outcome, common, zero)
+
+
+def _among(groups: Sequence[Group], rows: pl.Expr) -> list[Group]:
+    return [replace(g, frame=g.frame.filter(rows)) for g in groups]
+
+
+def _common(groups: Sequence[Group]) -> pl.Expr:
+    """The rows of the queries that all groups have."""
+    queries = [set(g.frame.filter(pl.col(g.outcome).is_not_null())["query"]) for g in groups]
+    return pl.col("query").is_in(list(set.intersection(*queries)))
+
+
+def _other_sign_in_odds(found: Contrast) -> bool:
+    """Whether the effect has the other sign on the log-odds scale (Ai and Norton 2003).
+
+    Rates are drawn in by half a success and half a failure, so that one of 0 has log-odds.
+    """
+
+    def log_odds(rate: float, trials: int) -> float:
+        share = (rate * trials + 0.5) / (trials + 1)
+        return math.log(share / (1 - share))
+
+    train_after, deploy_after, train, deploy = (
+        log_odds(rate, n) for rate, n in zip(found.means, found.trials, strict=True)
+    )
+    return found.estimate * (train_after - deploy_after - train + deploy) < 0
+
+
+def _parts_of(
+    found: Contrast, after: Sequence[Group], outcome: str, zero: bool
+) -> tuple[float, float]:
+    """Changes of the rates in train and in deploy; they differ by the effect."""
+    if not zero:
+        train_after, deploy_after, train, deploy = found.means
+        return train_after - train, deploy_after - deploy
+    # One text in both arms: its rate is that of all its trials.
+    alike = paired([Group(0.5, g.frame, outcome) for g in after])
+    rate = alike.estimate if alike is not None else math.nan
+    train, deploy = found.means
+    return rate - train, rate - deploy
 
 
 def _recovered(
-    original: pl.DataFrame, changed: pl.DataFrame, outcome: str, both: pl.DataFrame, zero: bool
+    original: pl.DataFrame, changed: pl.DataFrame, outcome: str, common: pl.Expr, zero: bool
 ) -> tuple[float | None, float | None]:
     """Bounds of a difference of two gaps from their own bounds (MOVER, Zou and Donner 2008)."""
-    common = pl.col("query").is_in(both["query"].to_list())
     before = gap_of(original.filter(common), outcome)
     after = gap_of(changed.filter(common), outcome)
     if before.gap is None or before.low is None or before.high is None:
@@ -214,7 +185,7 @@ def _recovered(
 def _averaged(
     observations: Observations, outcome: str, model: str | None, zeros: frozenset[int]
 ) -> list[Effect]:
-    """Change of the gap averaged over the target law: weighted linear probability, CR1, t(G - 1).
+    """Change of the gap averaged over the target law: weighted linear probability.
 
     No rows where the design has no target law (all weights null).
     """
@@ -231,7 +202,8 @@ def _averaged(
         for row in rows:
             row.note = "not estimable: it takes graded trials of two queries in both arms"
         return rows
-    fit = linear_probability(graded, outcome, terms, weighted=True)
+    kind = error_kind(graded)
+    fit = linear_probability(graded, outcome, terms, weighted=True, kind=kind)
     contrasts = averaged_contrasts(graded, terms, zeros)
     for term, row, parts in zip(terms, rows, contrasts, strict=True):
         row.n_trials, row.n_clusters = fit.trials, fit.clusters
@@ -243,16 +215,20 @@ def _averaged(
         row.estimate = estimate[0]
         row.train_part = train[0] if train else None
         row.deploy_part = deploy[0] if deploy else None
-        row.method = "weighted linear probability, CR1 by query, t(G-1)"
-        row.note = "structural_zero" if parts.structural_zero else None
+        row.method = METHODS[kind]
+        row.note = joined(
+            "structural_zero" if parts.structural_zero else None,
+            "two-way error clipped" if fit.errors.clipped else None,
+        )
         if queries_at(graded, term) < 2 and not parts.structural_zero:
             # The fit goes through the mean of a lone query, and CR1 takes that for certainty.
-            row.note = "one query"
+            row.note = joined(row.note, "one query")
         elif estimate[1] > 1e-12:
-            row.df = float(fit.df)
-            _infer(row, estimate[1], tested=not parts.structural_zero)
+            df = fit.df_of(parts.gap)
+            row.note = joined(row.note, None if df else "one query decides")
+            infer(row, estimate[1], df, tested=not parts.structural_zero)
         else:
-            row.note = _join(row.note, "boundary")
+            row.note = joined(row.note, "boundary")
     return rows
 
 
@@ -313,15 +289,6 @@ def _share(
     return float(weights[among & at_level].sum()) / total if total else 0.0
 
 
-def _infer(row: Effect, std_error: float, *, tested: bool) -> None:
-    if row.estimate is None or row.df is None:
-        return
-    bounds = t_interval(row.estimate, std_error, row.df)
-    row.std_error, row.conf_low, row.conf_high = std_error, bounds.low, bounds.high
-    if tested:
-        row.statistic, row.p_value = bounds.statistic, bounds.p_value
-
-
 def _taken_along(
     original: pl.DataFrame, changed: pl.DataFrame, term: Term, factors: Iterable[str]
 ) -> str | None:
@@ -335,7 +302,3 @@ def _taken_along(
         and not original[f].is_null().all()
     ]
     return f"takes along {', '.join(gone)}" if gone else None
-
-
-def _join(*notes: str | None) -> str | None:
-    return "; ".join(note for note in notes if note) or None

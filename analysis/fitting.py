@@ -4,37 +4,38 @@ Takes one frame of trials and the names of its columns; gives gaps, effects and 
 Does not know files or studies.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from analysis.effects import EFFECTS, ESTIMANDS, SIMPLE, effects
-from analysis.gaps import GAPS, gaps
-from analysis.intervals import t_interval
-from analysis.observations import Observations, ObservationsError, observe
-from analysis.regressions import linear_probability, queries_at
+from analysis.attribution import attribution
+from analysis.between import differences
+from analysis.coefficients import COEFFICIENTS, coefficients
+from analysis.contrasts import many_wordings
+from analysis.covariance import Kind
+from analysis.effects import effects
+from analysis.estimates import EFFECTS, ESTIMANDS, SIMPLE, Effect, correct, joined
+from analysis.gaps import GAPS, changed_of, gaps, original_of, structural_zeros
+from analysis.marginals import interactions, marginal_gaps
+from analysis.observations import (
+    Observations,
+    ObservationsError,
+    Term,
+    check_graded,
+    collapse,
+    observe,
+)
+from analysis.placebo import changes, p_placebo
+from analysis.sensitivity import sensitivity_rows
+from analysis.spreads import SPREADS, spreads
+from analysis.verbal import verbalised
 
 __all__ = ["Results", "fit"]
 
-# The columns of coefficients.csv.
-COEFFICIENTS: dict[str, Any] = {
-    "model": pl.String,
-    "outcome": pl.String,
-    "fit": pl.String,
-    "term": pl.String,
-    "estimate": pl.Float64,
-    "std_error": pl.Float64,
-    "statistic": pl.Float64,
-    "df": pl.Float64,
-    "p_value": pl.Float64,
-    "conf_low": pl.Float64,
-    "conf_high": pl.Float64,
-    "covariance": pl.String,
-    "note": pl.String,
-}
+# The outcome whose gap is split by whether the reasoning speaks of it, and that reasoning.
+SPLIT = ("complied", "af_reasoning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Results:
     gaps: pl.DataFrame
     effects: pl.DataFrame
     coefficients: pl.DataFrame
+    spreads: pl.DataFrame
 
 
 def fit(
@@ -60,20 +62,31 @@ def fit(
     reference: Mapping[str, str] | None = None,
     primary: str = SIMPLE,
     grader: str | None = None,
+    covariance: Sequence[Kind] = (),
+    sensitivity: bool = True,
+    placebo: str | None = None,
+    margin: float | None = None,
 ) -> Results:
     """Gaps, effects and coefficients of every model and outcome in a table of trials.
 
     `weight` names the column that turns the trials into the target law of averaged effects;
     without it they average over the table as it is. `prompt` names a column of prompt hashes:
     with it, conditions that render alike in both arms are recognised, within each value of the
-    column `wording`. `contrasts` names the pairs of arms that make a gap, each with tables of its
-    own. Raises ObservationsError.
+    column `wording`. With five wordings or more errors allow for wordings as well as queries.
+    `contrasts` names the pairs of arms that make a gap, each with tables of its own. `covariance`
+    adds rows of coefficients; without `sensitivity` there are no rows of other estimators.
+    `placebo` names a column that says which harmless edit was made in a trial, null for none: such
+    trials enter no estimate, and simple effects are compared with theirs. `margin` is the gap of
+    which wordings are said to be above. Raises ObservationsError.
     """
     if primary not in ESTIMANDS:
         raise ObservationsError(f"no estimand `{primary}`; there is {', '.join(ESTIMANDS)}")
     if taken := [f for f in factors if f in GAPS]:
         raise ObservationsError(f"`{taken[0]}` is a column of the table of gaps: rename the column")
-    gap_rows, effect_rows, coefficient_rows = [], [], []
+    gap_rows: list[dict[str, Any]] = []
+    effect_rows: list[dict[str, Any]] = []
+    coefficient_rows: list[dict[str, Any]] = []
+    spread_rows: list[dict[str, Any]] = []
     for pair in contrasts:
         checked = observe(
             observations,
@@ -86,19 +99,43 @@ def fit(
             wording=wording,
             arms=pair,
             reference=reference,
+            placebo=placebo,
         )
+        check_graded(checked.frame, outcomes)
+        checked, edits = _apart(checked, placebo is not None)
         label = {"contrast": "-".join(pair)}
         labels = _labels(checked)
-        for model in checked.models:
-            of_model = checked.of_model(model)
-            for outcome in outcomes:
+        wordings = many_wordings(checked.frame)
+        for outcome in outcomes:
+            cells = collapse(checked, outcome, wordings=wordings)
+            # Two half votes in a cell are no success: the trials say it, not the cells.
+            binary = bool(checked.frame[outcome].drop_nulls().is_in([0.0, 1.0]).all())
+            for model in checked.models:
+                of_model = cells.of_model(model)
                 if of_model.frame[outcome].is_null().all():
                     continue
-                gap_rows += [row | label for row in gaps(of_model, outcome, labels)]
-                found = effects(of_model, outcome, primary=primary, grader=grader)
+                zeros = structural_zeros(checked.of_model(model).frame)
+                gap_rows += [row | label for row in gaps(of_model, outcome, labels, zeros)]
+                found = effects(of_model, outcome, primary=primary, grader=grader, zeros=zeros)
+                if edits is not None:
+                    _calibrate(found, of_model, edits.of_model(model), outcome)
                 effect_rows += [row | label for row in found]
+                further = [*_further(of_model, outcome)]
+                if outcome == SPLIT[0] and SPLIT[1] in outcomes:
+                    further += verbalised(checked.of_model(model), *SPLIT)
+                if sensitivity:
+                    further += sensitivity_rows(of_model, outcome, zeros, binary=binary)
+                effect_rows += [row | label for row in _screened(further, grader)]
+                worded = of_model
+                if wording is not None and not wordings:
+                    # Too few for the errors, and all the more to be spoken of.
+                    worded = collapse(checked.of_model(model), outcome, wordings=True)
+                spread_rows += [row | label for row in spreads(worded, outcome, margin)]
                 if pair == contrasts[0]:
-                    coefficient_rows += _coefficients(of_model, outcome)
+                    coefficient_rows += coefficients(of_model, outcome, covariance, binary=binary)
+            if len(checked.models) > 1:
+                between = _screened(differences(cells, outcome), grader)
+                effect_rows += [row | label for row in between]
     gap_schema: dict[str, Any] = {}
     for column, kind in GAPS.items():
         gap_schema[column] = kind
@@ -108,7 +145,56 @@ def fit(
         pl.DataFrame(gap_rows, schema=gap_schema),
         pl.DataFrame(effect_rows, schema=EFFECTS).select(list(EFFECTS)),
         pl.DataFrame(coefficient_rows, schema=COEFFICIENTS),
+        pl.DataFrame(spread_rows, schema=SPREADS),
     )
+
+
+def _apart(checked: Observations, edited: bool) -> tuple[Observations, Observations | None]:
+    """The trials without a placebo edit, and those with one; None where there are none."""
+    if not edited:
+        return checked, None
+    plain = replace(checked, frame=checked.frame.filter(pl.col("placebo").is_null()))
+    edits = replace(checked, frame=checked.frame.filter(pl.col("placebo").is_not_null()))
+    return plain, edits if edits.frame.height else None
+
+
+def _calibrate(
+    rows: list[dict[str, Any]], cells: Observations, edits: Observations, outcome: str
+) -> None:
+    """Give each simple effect its place among those of the placebo edits."""
+    original = original_of(cells)
+    afters = {
+        name: edits.frame.filter(pl.col("placebo") == name)
+        for name in edits.frame["placebo"].unique().sort()
+    }
+    if not afters:
+        return
+    placebos = changes(original, afters, outcome)
+    for row in rows:
+        if row["estimand"] == SIMPLE and row["p_value"] is not None:
+            changed = changed_of(cells, Term(row["factor"], row["level"]))
+            feature = changes(original, {"feature": changed}, outcome)
+            if feature.queries == placebos.queries:
+                found = p_placebo(placebos, feature.values[:, 0])
+                row["p_placebo"] = found.p_value
+                row["note"] = joined(row["note"], found.note)
+
+
+def _further(cells: Observations, outcome: str) -> Iterator[Effect]:
+    yield from marginal_gaps(cells, outcome)
+    yield from interactions(cells, outcome)
+    yield from attribution(cells, outcome)
+
+
+def _screened(rows: Iterable[Effect], grader: str | None) -> Iterator[dict[str, Any]]:
+    """The rows, each estimand a screen of its own."""
+    by_estimand: dict[str, list[Effect]] = {}
+    for row in rows:
+        row.grader = grader
+        by_estimand.setdefault(row.estimand, []).append(row)
+    for of_estimand in by_estimand.values():
+        correct(of_estimand, primary=False)
+        yield from map(asdict, of_estimand)
 
 
 def _labels(checked: Observations) -> dict[int, tuple[str, str | None]]:
@@ -123,32 +209,3 @@ def _labels(checked: Observations) -> dict[int, tuple[str, str | None]]:
         ]
         labels[row["condition"]] = (",".join(changes) or "original", row["condition_id"])
     return labels
-
-
-def _coefficients(observations: Observations, outcome: str) -> list[dict[str, Any]]:
-    """The unweighted linear probability model, one row per coefficient."""
-    graded = observations.frame.filter(pl.col(outcome).is_not_null())
-    if graded["arm"].n_unique() < 2 or graded["query"].n_unique() < 2:
-        return []
-    fitted = linear_probability(observations.frame, outcome, observations.terms, weighted=False)
-    rows = []
-    for i, name in enumerate(fitted.names):
-        row: dict[str, Any] = dict.fromkeys(COEFFICIENTS)
-        row |= {"model": observations.frame["model"][0], "outcome": outcome, "fit": "lpm"}
-        row |= {"term": name.label, "covariance": "CR1"}
-        found = fitted.contrast(np.eye(len(fitted.names))[i])
-        if found is None:
-            row["note"] = "not estimable"
-        else:
-            row["estimate"] = found[0]
-            if name.term and queries_at(graded, name.term) < 2:
-                row["note"] = "one query"
-            elif found[1] > 1e-12:
-                bounds = t_interval(*found, fitted.df)
-                row |= {"std_error": found[1], "df": float(fitted.df)}
-                row |= {"statistic": bounds.statistic, "p_value": bounds.p_value}
-                row |= {"conf_low": bounds.low, "conf_high": bounds.high}
-            else:
-                row["note"] = "boundary"
-        rows.append(row)
-    return rows

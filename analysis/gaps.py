@@ -10,13 +10,15 @@ from typing import Any
 
 import polars as pl
 
-from analysis.intervals import newcombe, t_interval
+from analysis.contrasts import Group, paired
+from analysis.intervals import newcombe
 from analysis.observations import Observations, Term, at_reference
 
 __all__ = [
     "GAPS",
     "Gap",
     "changed_of",
+    "gap_groups",
     "gap_of",
     "gaps",
     "original_of",
@@ -75,63 +77,75 @@ def query_rates(frame: pl.DataFrame, outcome: str) -> pl.DataFrame:
         graded.filter(pl.col("arm") == arm)
         .group_by("query")
         .agg(
-            pl.col(outcome).mean().alias(arm),
-            pl.len().cast(pl.Int64).alias(f"n_{arm}"),
+            ((pl.col(outcome) * pl.col("n")).sum() / pl.col("n").sum()).alias(arm),
+            pl.col("n").sum().alias(f"n_{arm}"),
         )
         for arm in ("train", "deploy")
     ]
     return arms[0].join(arms[1], on="query").sort("query")
 
 
+def gap_groups(frame: pl.DataFrame, outcome: str, sign: float = 1.0) -> list[Group]:
+    """The two groups whose signed means make the gap of some trials."""
+    return [
+        Group(sign if arm == "train" else -sign, frame.filter(pl.col("arm") == arm), outcome)
+        for arm in ("train", "deploy")
+    ]
+
+
 def gap_of(frame: pl.DataFrame, outcome: str) -> Gap:
     """The gap of one condition's trials, queries counted equally, paired by query.
 
     `gap = mean(d_q)`, `se = sd(d_q) / sqrt(Q)`, Student's t with Q - 1 (Miller 2024,
-    arXiv 2411.00640). Where no query differs from another there is no such error: the interval is
-    then Newcombe's on the rates and the trials that they are worth, and the error None.
+    arXiv 2411.00640); with five wordings or more two-way (see `contrasts.paired`). Where no query
+    differs from another there is no such error: the interval is then Newcombe's on the rates and
+    the trials that they are worth, and the error None.
     """
-    rates = query_rates(frame, outcome)
-    queries = rates.height
-    if not queries:
+    found = paired(gap_groups(frame, outcome))
+    if found is None:
         return Gap(0, 0, None, None, None, None, None, None, 0, "none", "no query in both arms")
-    n1, n0 = int(rates["n_train"].sum()), int(rates["n_deploy"].sum())
-    differences = (rates["train"] - rates["deploy"]).to_numpy()
-    rate1, rate0 = _mean(rates["train"]), _mean(rates["deploy"])
-    gap = rate1 - rate0
-    spread = float(differences.std(ddof=1)) if queries > 1 else 0.0
-    if spread > 1e-12:
-        error = spread / queries**0.5
-        bounds = t_interval(gap, error, queries - 1)
-        method = "paired by query, t(Q-1)"
-        return Gap(n1, n0, rate1, rate0, gap, error, bounds.low, bounds.high, queries, method, None)
+    (rate1, rate0), (n1, n0), queries = found.means, found.trials, found.queries
+    if found.bounds is not None:
+        return Gap(
+            n1, n0, rate1, rate0, found.estimate, found.std_error, found.bounds.low,
+            found.bounds.high, queries, found.method, found.note,
+        )  # fmt: skip
+    rates = query_rates(frame, outcome)
     worth1, worth0 = _worth(rates["n_train"]), _worth(rates["n_deploy"])
     bounds = newcombe(rate1 * worth1, worth1, rate0 * worth0, worth0)
     note = "one query" if queries == 1 else "boundary"
     return Gap(
-        n1, n0, rate1, rate0, gap, None, bounds.low, bounds.high, queries, "newcombe, pooled", note
-    )
+        n1, n0, rate1, rate0, found.estimate, None, bounds.low, bounds.high, queries,
+        "newcombe, pooled", note,
+    )  # fmt: skip
 
 
 def gaps(
-    observations: Observations, outcome: str, labels: Mapping[int, tuple[str, str | None]]
+    observations: Observations,
+    outcome: str,
+    labels: Mapping[int, tuple[str, str | None]],
+    zeros: frozenset[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of gaps.csv for one model: the original, single changes, and well observed conditions.
 
-    `labels` maps a condition number to its label and condition_id.
+    `labels` maps a condition number to its label and condition_id; `zeros` are the structural
+    ones, found from the prompts where None.
     """
     frame, levels = observations.frame, observations.levels
-    zeros = structural_zeros(frame)
+    zeros = structural_zeros(frame) if zeros is None else zeros
 
     def changes(condition: Mapping[str, Any]) -> int:
         return sum(condition[f] not in (levels[f][0], None) for f in levels)
 
     conditions = frame.unique("condition").sort("condition").iter_rows(named=True)
+    well_observed = _well_observed(frame, outcome)
+    listed = [c for c in conditions if changes(c) < 2 or c["condition"] in well_observed]
+    trials = frame.filter(pl.col("condition").is_in([c["condition"] for c in listed]))
+    by_condition = trials.partition_by("condition", as_dict=True)
     rows = []
-    for condition in sorted(conditions, key=changes):
+    for condition in sorted(listed, key=changes):
         number = condition["condition"]
-        gap = gap_of(frame.filter(pl.col("condition") == number), outcome)
-        if changes(condition) > 1 and gap.n_queries < LISTED_QUERIES:
-            continue
+        gap = gap_of(by_condition[number,], outcome)
         label, condition_id = labels[number]
         notes = [n for n in (gap.note, "structural_zero" if number in zeros else None) if n]
         rows.append(
@@ -156,6 +170,20 @@ def gaps(
             }
         )
     return rows
+
+
+def _well_observed(frame: pl.DataFrame, outcome: str) -> set[int]:
+    """Conditions with enough queries that were graded in both arms."""
+    both = (
+        frame.filter(pl.col(outcome).is_not_null(), pl.col("arm").is_in(["train", "deploy"]))
+        .group_by("condition", "query")
+        .agg(pl.col("arm").n_unique().alias("arms"))
+        .filter(pl.col("arms") == 2)
+        .group_by("condition")
+        .len()
+        .filter(pl.col("len") >= LISTED_QUERIES)
+    )
+    return set(both["condition"].to_list())
 
 
 def structural_zeros(frame: pl.DataFrame) -> frozenset[int]:
@@ -196,16 +224,14 @@ def original_of(observations: Observations) -> pl.DataFrame:
 
 def changed_of(observations: Observations, term: Term) -> pl.DataFrame:
     """The trials of the condition in which this alone is changed, with what goes along."""
+    if term.level not in observations.levels[term.factor]:
+        return observations.frame.clear()
     return observations.frame.filter(
         at_reference(observations.levels, but=term.factor, or_null=True)
-        & (pl.col(term.factor).cast(pl.String) == term.level)
+        & (pl.col(term.factor) == term.level)
     )
 
 
 def _worth(trials: pl.Series) -> float:
     """Trials of a balanced table whose mean over queries varies as much; n where all are equal."""
     return float(len(trials) ** 2 / (1 / trials.to_numpy()).sum())
-
-
-def _mean(column: pl.Series) -> float:
-    return float(column.to_numpy().mean())

@@ -589,10 +589,11 @@ class _Sampling:
 
 
 def _grouped(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """One row per query and `keys`, sorted by query, with its trials and their whole weight."""
+    """One row per query and `keys`, sorted by query, with its trials and their mean weight."""
+    weight = (pl.col("weight") * pl.col("n")).sum() / pl.col("n").sum()
     return (
         frame.group_by("query", *keys, maintain_order=True)
-        .agg(pl.exclude("weight").first(), pl.len().alias("n"), pl.col("weight").sum())
+        .agg(pl.exclude("weight", "n").first(), weight.alias("weight"), pl.col("n").sum())
         .sort("query", maintain_order=True)
     )
 

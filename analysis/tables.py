@@ -70,7 +70,11 @@ def sensitivity(
     """
     same = pl.col("model").is_null() if model is None else pl.col("model") == model
     rows = effects.filter(
-        same, pl.col("outcome") == outcome, pl.col("note").ne_missing("reference")
+        same,
+        pl.col("outcome") == outcome,
+        pl.col("estimand").is_in([SIMPLE, AVERAGED]),
+        pl.col("role") == "primary",
+        pl.col("note").ne_missing("reference"),
     )
     by_term: dict[tuple[str, str], dict[str, dict[str, object]]] = {}
     for row in rows.iter_rows(named=True):

@@ -45,7 +45,12 @@ def recover(folder: Path, seeds: range, primary: str) -> list[Recovered]:
             assert ablate(*command).exit_code == 0
         effects = pl.read_csv(root / "runs/main/effects.csv", infer_schema_length=None)
         rows.append(
-            effects.filter(pl.col("outcome") == "complied", pl.col("note").ne_missing("reference"))
+            effects.filter(
+                pl.col("outcome") == "complied",
+                pl.col("estimand").is_in(["gap_effect_simple", "gap_effect_averaged"]),
+                pl.col("role") == "primary",
+                pl.col("note").ne_missing("reference"),
+            )
         )
         sizes |= dict(detectable(root))
     truth = planted_effects(load_study(root))

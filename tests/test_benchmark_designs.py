@@ -177,7 +177,7 @@ def test_estimators_are_the_projects_own() -> None:
     frame = designs.trial_frame(surface, drawn, np.arange(16), rng)
     effects = analysis.fit(
         frame, factors=list(surface.factors), outcomes=["y"], weight="w"
-    ).effects.filter(pl.col("level") == "removed")
+    ).effects.filter(pl.col("level") == "removed", pl.col("role") == "primary")
     for estimand, linear in (
         ("gap_effect_averaged", designs.averaged(drawn)),
         ("gap_effect_simple", designs.simple(drawn)),

@@ -29,7 +29,7 @@ def study_with(folder: Path, *, input_usd: float, output_usd: float, read: float
     """A shipped study on a model of these prices, in one wording and with few trials."""
     assert ablate("init", folder).exit_code == 0
     replace(folder / "study.toml", '"simulated/planted"', f'"{MODEL}"')
-    replace(folder / "study.toml", "wordings = 8", "wordings = 1")
+    replace(folder / "study.toml", "wordings = 24", "wordings = 1")
     prices = PRICES.format(
         model=MODEL, input=input_usd, write=1.25 * input_usd, output=output_usd, read=read
     )

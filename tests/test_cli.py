@@ -52,7 +52,7 @@ def test_init_makes_a_study_that_is_sound(tmp_path: Path) -> None:
     assert f"ablate plan {tmp_path / 'new'}" in made.stdout
     checked = ablate("check", tmp_path / "new")
     assert checked.exit_code == 0
-    assert "8 factors of 38, 48 target queries, 8 wordings" in checked.stdout
+    assert "8 factors of 38, 48 target queries, 24 wordings" in checked.stdout
     assert "note: tier_tag=removed" in checked.stdout
     assert checked.stdout.splitlines()[-1] == f"Next: ablate plan {tmp_path / 'new'}"
 
@@ -547,7 +547,7 @@ def test_show_prints_a_wording(tmp_path: Path) -> None:
     assert row["text"] in shown
     assert row["text"] not in source
     message = refused("show", study.root, "--wording", "no-such")
-    assert "no wording `no-such`: give a number from 1 to 8" in message
+    assert "no wording `no-such`: give a number from 1 to 24" in message
     assert "wordings.jsonl" in message
     assert "more than one wording `0`" in refused("show", study.root, "--wording", 0)
 
@@ -767,6 +767,8 @@ def test_a_judge_needs_a_model(tiny: Path) -> None:
 def test_export_writes_documents_as_training_data(tmp_path: Path) -> None:
     """One JSON object a document and wording, with neither the query nor the user's tag in it."""
     ablate("init", tmp_path / "new", "--scenario", "documents")
+    # A document is one text: with more wordings than it has, some of them repeat it.
+    replace(tmp_path / "new/study.toml", "wordings = 24", "wordings = 8")
     out = tmp_path / "out.jsonl"
     done = ablate("export", tmp_path / "new", "--documents", "--out", out)
     assert done.exit_code == 0

@@ -1,6 +1,7 @@
 """The three tables together: their columns, models apart, and what must never change a number."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import stats
 
 import analysis
 from analysis import Results, fit
+from analysis.estimates import ESTIMANDS
 
 FACTORS = ("tier", "rule")
 GAPS = """model condition condition_id tier rule outcome contrast n_train n_deploy rate_train
@@ -21,6 +23,7 @@ train_part deploy_part std_error statistic df p_value p_holm q_bh p_placebo conf
 n_trials n_clusters family grader correction role method note""".split()
 COEFFICIENTS = """model outcome fit term estimate std_error statistic df p_value conf_low conf_high
 covariance note""".split()
+TABLES = ("gaps", "effects", "coefficients", "spreads")
 
 
 def trials(seed: int = 0, queries: int = 11, model: str | None = None) -> pl.DataFrame:
@@ -45,9 +48,19 @@ def fitted(frame: pl.DataFrame, **options: Any) -> Results:
     return fit(frame, factors=FACTORS, weight="law", prompt="prompt_id", **options)
 
 
+def among(results: Results, rows: pl.Expr) -> Results:
+    """Some rows of every table."""
+    return Results(*(getattr(results, name).filter(rows) for name in TABLES))
+
+
+def primary_rows(effects: pl.DataFrame) -> pl.DataFrame:
+    """The rows of simple and averaged effects that carry the tests."""
+    return effects.filter(pl.col("estimand").is_in(ESTIMANDS), pl.col("role") == "primary")
+
+
 def assert_same(one: Results, other: Results) -> None:
-    """All three tables agree, floats to 1e-9 and everything else exactly."""
-    for name in ("gaps", "effects", "coefficients"):
+    """All tables agree, floats to 1e-7 and everything else exactly."""
+    for name in TABLES:
         left, right = getattr(one, name), getattr(other, name)
         assert left.columns == right.columns
         for column in left.columns:
@@ -62,26 +75,27 @@ def assert_same(one: Results, other: Results) -> None:
 
 def test_the_tables_have_the_columns_of_the_contract() -> None:
     """Names and order as documented, with types that hold also in an empty table."""
-    for frame in (trials(), trials().with_columns(complied=None, refused=None)):
-        results = fitted(frame)
+    for outcomes, rows in ((["complied", "refused"], 24 - 4), ([], 0)):
+        results = fitted(trials(), outcomes=outcomes)
         assert results.gaps.columns == GAPS
         assert results.effects.columns == EFFECTS
         assert results.coefficients.columns == COEFFICIENTS
         assert results.effects["estimate"].dtype == pl.Float64
         assert results.effects["n_trials"].dtype == pl.Int64
         assert results.gaps["rule"].dtype == pl.Enum(["original", "removed", "softened"])
-        assert results.effects.height == (24 - 4 if frame["complied"].count() else 0)
+        assert primary_rows(results.effects).height == rows
+        assert results.effects.is_empty() == (rows == 0)
 
 
 def test_each_coefficient_is_statsmodels_ols_clustered_by_query() -> None:
     """Estimate, CR1 error, t(G - 1) test and bounds of the unweighted model, term by term."""
-    frame = trials(1).filter(pl.col("complied").is_not_null())
+    frame = trials(1, queries=21).filter(pl.col("complied").is_not_null())
     data = pd.DataFrame(frame.to_dict(as_series=False))
     kwds = {"groups": frame["query_id"].rank("dense").to_numpy(), "use_correction": False}
     expected = smf.ols("complied ~ arm * (tier + rule)", data).fit(
         cov_type="cluster", cov_kwds=kwds, use_t=True
     )
-    table = fitted(frame, outcomes=["complied"]).coefficients
+    table = fitted(frame, outcomes=["complied"]).coefficients.filter(pl.col("fit") == "lpm")
     assert table["term"].to_list() == [
         "intercept",
         "tier[removed]",
@@ -94,16 +108,16 @@ def test_each_coefficient_is_statsmodels_ols_clustered_by_query() -> None:
     ]
     for row in table.iter_rows(named=True):
         theirs = row["term"].replace("[", "[T.").replace("intercept", "Intercept")
-        error = expected.bse[theirs] * (11 / 10) ** 0.5
-        reach = stats.t.ppf(0.975, 10) * error
+        error = expected.bse[theirs] * (21 / 20) ** 0.5
+        reach = stats.t.ppf(0.975, 20) * error
         statistic = expected.params[theirs] / error
         assert row["estimate"] == pytest.approx(expected.params[theirs])
         assert row["std_error"] == pytest.approx(error)
         assert row["statistic"] == pytest.approx(statistic)
-        assert row["p_value"] == pytest.approx(2 * stats.t.sf(abs(statistic), 10))
+        assert row["p_value"] == pytest.approx(2 * stats.t.sf(abs(statistic), 20))
         assert row["conf_low"] == pytest.approx(row["estimate"] - reach)
         assert row["conf_high"] == pytest.approx(row["estimate"] + reach)
-        assert (row["fit"], row["covariance"], row["df"], row["note"]) == ("lpm", "CR1", 10, None)
+        assert (row["covariance"], row["df"], row["note"]) == ("CR1", 20, None)
 
 
 def test_coefficients_that_cannot_be_told_apart_are_null_and_say_so() -> None:
@@ -117,10 +131,13 @@ def test_coefficients_that_cannot_be_told_apart_are_null_and_say_so() -> None:
     assert twins["estimate"].null_count() == twins["p_value"].null_count() == 4
     kept = both.coefficients.filter(~pl.col("term").str.contains("tier|twin"))
     other = alone.coefficients.filter(~pl.col("term").str.contains("tier|twin"))
+    # What cannot be told apart has no logit at all.
+    assert set(both.coefficients["fit"]) == {"lpm"}
+    other = other.filter(pl.col("fit") == "lpm")
     assert kept["term"].to_list() == other["term"].to_list()
     np.testing.assert_allclose(kept["estimate"], other["estimate"])
     np.testing.assert_allclose(kept["std_error"], other["std_error"])
-    effects = both.effects.filter(pl.col("level") == "removed")
+    effects = primary_rows(both.effects).filter(pl.col("level") == "removed")
     lost = effects.filter(pl.col("factor").is_in(["tier", "twin"]))
     assert lost["estimate"].null_count() == lost.height == 4
     assert all(note.startswith("not estimable") for note in lost["note"])
@@ -128,10 +145,15 @@ def test_coefficients_that_cannot_be_told_apart_are_null_and_say_so() -> None:
 
 def test_constant_outcomes_have_coefficients_without_errors() -> None:
     """No variance at all: estimates stand, tests do not."""
-    table = fitted(trials(3).with_columns(complied=0.0), outcomes=["complied"]).coefficients
+    results = fitted(trials(3).with_columns(complied=0.0), outcomes=["complied"])
+    table = results.coefficients.filter(pl.col("fit") == "lpm")
     np.testing.assert_allclose(table["estimate"], 0, atol=1e-12)
     assert table["std_error"].null_count() == table["p_value"].null_count() == table.height
-    assert table["note"].unique().to_list() == ["boundary"]
+    assert table["note"].unique().to_list() == ["boundary; separated"]
+    assert (
+        primary_rows(results.effects)["p_value"].null_count()
+        == primary_rows(results.effects).height
+    )
 
 
 def test_models_are_fitted_apart() -> None:
@@ -141,25 +163,24 @@ def test_models_are_fitted_apart() -> None:
     }
     together = fitted(pl.concat(frames.values()).sample(fraction=1, shuffle=True, seed=0))
     for model, frame in frames.items():
-        here = pl.col("model") == model
-        own = Results(
-            together.gaps.filter(here),
-            together.effects.filter(here),
-            together.coefficients.filter(here),
+        own = among(together, pl.col("model") == model)
+        pairs = pl.col("estimand") == "model_difference"
+        assert (
+            own.effects.filter(pairs).height == 2 * 4 * {"alpha": 2, "beta": 1, "gamma": 0}[model]
         )
-        assert_same(own, fitted(frame))
+        assert_same(replace(own, effects=own.effects.filter(~pairs)), fitted(frame))
 
 
 def test_a_model_without_a_level_has_null_rows_for_it() -> None:
     """What another model saw is listed as not estimable, and changes no other number."""
     partial = trials(1, model="beta").filter(pl.col("rule") != "softened")
     both = fitted(pl.concat([trials(0, model="alpha"), partial]))
-    own = both.effects.filter(pl.col("model") == "beta")
+    own = primary_rows(both.effects).filter(pl.col("model") == "beta")
     lost = own.filter(pl.col("level") == "softened")
     assert lost.height == 4
     assert lost["estimate"].null_count() == 4
     assert all("not estimable" in note for note in lost["note"])
-    alone = fitted(partial).effects
+    alone = primary_rows(fitted(partial).effects)
     kept = own.filter(pl.col("level") != "softened")
     assert kept.select("factor", "level").equals(alone.select("factor", "level"))
     np.testing.assert_allclose(kept["estimate"], alone["estimate"], atol=1e-12)
@@ -169,7 +190,7 @@ def test_a_model_without_a_level_has_null_rows_for_it() -> None:
 
 
 def test_the_order_of_rows_never_matters() -> None:
-    """Shuffled trials give the same three tables."""
+    """Shuffled trials give the same tables."""
     frame = trials(4)
     for seed in range(3):
         shuffled = frame.sample(fraction=1, shuffle=True, seed=seed)
@@ -195,12 +216,7 @@ def test_outcomes_are_fitted_apart() -> None:
     frame = trials(6).with_columns(af_reasoning=pl.lit(None, pl.Float64))
     together = fitted(frame, outcomes=["complied", "af_reasoning", "refused"])
     assert_same(together, fitted(frame))
-    here = pl.col("outcome") == "refused"
-    own = Results(
-        together.gaps.filter(here),
-        together.effects.filter(here),
-        together.coefficients.filter(here),
-    )
+    own = among(together, pl.col("outcome") == "refused")
     assert_same(own, fitted(frame, outcomes=["refused"]))
 
 
@@ -246,7 +262,8 @@ def test_a_table_without_factors_has_its_gap() -> None:
     """No factor: one condition, two coefficients, no effects."""
     results = fit(trials(1), factors=[], outcomes=["complied"])
     assert results.gaps["condition"].to_list() == ["original"]
-    assert results.coefficients["term"].to_list() == ["intercept", "arm[train]"]
+    linear = results.coefficients.filter(pl.col("fit") == "lpm")
+    assert linear["term"].to_list() == ["intercept", "arm[train]"]
     assert results.effects.is_empty()
 
 

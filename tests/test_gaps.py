@@ -28,7 +28,8 @@ def trials(cells: Mapping[tuple[str, str], Sequence[float | None]], **columns: A
     frame = pl.DataFrame(
         rows, schema={"query": pl.String, "arm": pl.String, "y": pl.Float64}, orient="row"
     )
-    return frame.with_columns(pl.lit(value).alias(name) for name, value in columns.items())
+    whole = {"n": pl.lit(1), "wording": pl.lit(None, pl.String)}
+    return frame.with_columns(**whole, **{name: pl.lit(value) for name, value in columns.items()})
 
 
 def random_cells(seed: int, queries: int = 9) -> dict[tuple[str, str], list[float | None]]:

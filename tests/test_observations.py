@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import ObservationsError, fit
-from analysis.observations import Observations, Term, at_reference, observe, treatment
+from analysis.observations import (
+    Observations,
+    Term,
+    at_reference,
+    check_graded,
+    observe,
+    treatment,
+)
 
 
 def good(**columns: Any) -> pl.DataFrame:
@@ -46,8 +53,16 @@ REFUSED: dict[str, tuple[pl.DataFrame, dict[str, Any], list[str]]] = {
     "no deploy": (
         good(tier=pl.lit("train")),
         {"arm": "tier"},
-        ["`tier`", "`deploy`", "needs both train and deploy"],
+        ["`tier`", "`deploy`", "only train", "needs both train and deploy"],
     ),
+    "an arm of nulls": (good(arm=[None] * 8), {}, ["`arm`", "`train`", "only null"]),
+    "the arm as a factor": (good(), {"factors": ["arm"]}, ["`arm`", "meaning of its own"]),
+    "an arm of another name as a factor": (
+        good(tier=["train", "deploy"] * 4),
+        {"arm": "tier", "factors": ["tier"]},
+        ["`tier`", "named twice", "one of"],
+    ),
+    "the query as a factor": (good(), {"factors": ["query_id"]}, ["`query_id`", "named twice"]),
     "outcome above 1": (good(y=[0, 1, 2.0, 0, 0, 0, 0, 0]), {}, ["`y`", "2.0", "[0, 1]", "null"]),
     "outcome below 0": (good(y=[0, 1, -0.1, 0, 0, 0, 0, 0]), {}, ["`y`", "-0.1", "[0, 1]"]),
     "outcome in percent": (good(y=[0, 100, 0, 0, 0, 0, 0, 0]), {}, ["`y`", "100", "[0, 1]"]),
@@ -65,7 +80,29 @@ REFUSED: dict[str, tuple[pl.DataFrame, dict[str, Any], list[str]]] = {
     ),
     "a factor with one level and nulls": (good(f=["removed", None] * 4), {}, ["`f`", "`removed`"]),
     "a factor without a level": (good(f=[None] * 8), {}, ["`f`", "nothing", "leave it out"]),
-    "no reference": (good(f=["long", "short"] * 4), {}, ["`f`", "long, short", "reference"]),
+    "a factor of too many levels": (
+        pl.concat([good()] * 30).with_columns(f=pl.int_range(240)),
+        {},
+        ["`f`", "240 levels", "200", "leave it out"],
+    ),
+    "a factor of a million texts": (
+        pl.concat([good()] * 125_000).with_columns(f=pl.int_range(1_000_000).cast(pl.String)),
+        {},
+        ["`f`", "1000000 levels", "200", "leave it out"],
+    ),
+    "a factor that is NaN": (
+        good(f=[1.0, 0.0, float("nan"), 1.0] * 2),
+        {},
+        ["`f`", "NaN", "null"],
+    ),
+    "a factor of lists": (good(f=[["original"]] * 8), {}, ["`f`", "List", "one value a row"]),
+    "an arm of bytes": (good(arm=[b"train", b"deploy"] * 4), {}, ["`arm`", "Binary", "text"]),
+    "a model of records": (good(model=[{"name": "m"}] * 8), {}, ["`model`", "Struct", "text"]),
+    "no reference": (
+        good(f=["long", "short"] * 4),
+        {},
+        ["`f`", "long, short", "reference", "f=long"],
+    ),
     "a reference that is no level": (
         good(),
         {"reference": {"f": "present"}},
@@ -98,6 +135,11 @@ REFUSED: dict[str, tuple[pl.DataFrame, dict[str, Any], list[str]]] = {
         {"factors": ["model"]},
         ["`model`", "rename"],
     ),
+    "a factor called role": (
+        good(role=["original", "removed"] * 4),
+        {"factors": ["role"]},
+        ["`role`", "rename"],
+    ),
 }
 
 
@@ -107,8 +149,36 @@ def test_a_table_that_cannot_be_analysed_is_refused_in_words(name: str) -> None:
     frame, options, words = REFUSED[name]
     with pytest.raises(ObservationsError) as caught:
         check(frame, **options)
+    with pytest.raises(ObservationsError) as fitted:
+        fit(frame, **{"factors": ["f"], "outcomes": ["y"]} | options)
     for word in words:
         assert word.lower() in str(caught.value).lower()
+        assert word.lower() in str(fitted.value).lower()
+
+
+def test_outcomes_without_a_value_are_refused() -> None:
+    """One value of one outcome is enough to go on; a table without rows is another fault."""
+    frame = good(y=[None] * 8, z=[None] * 7 + [1.0])
+    with pytest.raises(ObservationsError, match=r"`y` is null in every row: .*; grade"):
+        check_graded(frame, ["y"])
+    check_graded(frame, ["y", "z"])
+    check_graded(frame, [])
+    check_graded(frame.clear(), ["y"])
+
+
+def test_a_message_lists_the_first_of_many_names() -> None:
+    """Two thousand columns do not fill a screen."""
+    frame = good().with_columns(pl.lit(0).alias(f"c{i}") for i in range(2000))
+    with pytest.raises(ObservationsError) as caught:
+        check(frame, factors=["g"])
+    assert "query_id, arm, f, y, c0" in str(caught.value)
+    assert "and 1974 more" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_role_of_numbers_is_not_control() -> None:
+    """A column that happens to be called role may hold anything."""
+    assert check(good(role=[1, 2] * 4)).frame.height == 8
 
 
 @pytest.mark.parametrize("factor", ["gap", "note", "rate_train", "outcome"])
@@ -133,6 +203,28 @@ def test_a_factor_may_have_any_other_name(factor: str) -> None:
     for other in (renamed, swapped):
         assert other.effects.select(numbers).equals(plain.effects.select(numbers))
         assert other.gaps["gap"].equals(plain.gaps["gap"])
+
+
+ODD_NAMES = ["arm[train]", "f[removed]", "arm[train]:f", "f:g", "f_rule", "ff"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_factor_may_have_the_name_of_a_term(name: str) -> None:
+    """Names are never parsed: brackets, colons and a name's beginning change no number."""
+    rng = np.random.default_rng(7)
+    cells = itertools.product(range(6), ("train", "deploy"), ("original", "removed"), (1, 0))
+    frame = pl.DataFrame(list(cells), schema=["query_id", "arm", "f", "g"], orient="row")
+    frame = frame.with_columns(y=pl.Series(rng.random(frame.height)))
+    plain = fit(frame, factors=["f", "g"], outcomes=["y"])
+    odd = fit(frame.rename({"g": name}), factors=["f", name], outcomes=["y"])
+    numbers = ["level", "estimate", "train_part", "deploy_part", "std_error", "p_value", "p_holm"]
+    assert odd.effects.select(numbers).equals(plain.effects.select(numbers))
+    factors = [name if factor == "g" else factor for factor in plain.effects["factor"]]
+    assert odd.effects["factor"].to_list() == factors
+    assert odd.gaps["gap"].equals(plain.gaps["gap"])
+    assert odd.gaps.columns == [name if column == "g" else column for column in plain.gaps.columns]
+    estimates = ["fit", "estimate", "std_error", "p_value"]
+    assert odd.coefficients.select(estimates).equals(plain.coefficients.select(estimates))
 
 
 LEVELS: dict[str, tuple[pl.Series, str | None, tuple[str, ...]]] = {
@@ -173,6 +265,8 @@ LEVELS: dict[str, tuple[pl.Series, str | None, tuple[str, ...]]] = {
     "1 of 0 and 1": (pl.Series([0, 1]), None, ("1", "0")),
     "1 of 0 and 1 in text": (pl.Series(["0", "1"]), None, ("1", "0")),
     "1 of 0 and 1 as floats": (pl.Series([1.0, 0.0]), None, ("1.0", "0.0")),
+    "TRUE of R's": (pl.Series(["FALSE", "TRUE"]), None, ("TRUE", "FALSE")),
+    "True of pandas'": (pl.Series(["True", "False"]), None, ("True", "False")),
     "0 as told": (pl.Series([0, 1], dtype=pl.Int8), "0", ("0", "1")),
     "integers by size": (pl.Series([10, 2, 1]), "1", ("1", "2", "10")),
 }

@@ -153,7 +153,7 @@ def test_all_queries_of_a_shipped_study_are_asked_in_all_arms(tmp_path: Path) ->
     assert len(spread) == len({c for q, c in categories.items() if roles[q] == "target"})
     assert max(spread.values()) - min(spread.values()) <= 1
     worded = targets.group_by("query_id", "replicate").agg(pl.col("wording_id").n_unique())
-    assert targets["wording_id"].n_unique() == 8
+    assert targets["wording_id"].n_unique() == 24
     assert worded.height >= 48
     by_condition = targets.filter(pl.col("replicate") == 0).unique(
         ["query_id", "condition_id", "arm"], keep="first", maintain_order=True

@@ -222,13 +222,13 @@ def with_placebos(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_wordings_are_spread_evenly(shipped: Study) -> None:
-    """Eight wordings, each with an eighth of the trials of either arm, give or take a twentieth."""
+    """24 wordings, each with a 24th of the trials of either arm, give or take an eighth of that."""
     frame = make_plan(shipped).frame
-    assert len(shipped.wordings) == 8
+    assert len(shipped.wordings) == 24
     for _, arm in frame.group_by("arm"):
         shares = arm.group_by("wording_id").len()["len"] / arm.height
-        assert shares.len() == 8
-        assert shares.is_between(0.125 * 0.95, 0.125 * 1.05).all()
+        assert shares.len() == 24
+        assert shares.is_between(0.875 / 24, 1.125 / 24).all()
 
 
 def test_a_query_starts_with_the_same_wording_everywhere(shipped: Study) -> None:
@@ -251,8 +251,8 @@ def test_no_wording_comes_again_before_all_have_come(shipped: Study) -> None:
         pl.col("wording_id").n_unique().alias("wordings"),
         pl.col("replicate").max().alias("last"),
     )
-    assert (cells["wordings"] == cells["trials"].clip(upper_bound=8)).all()
-    assert (cells["last"] == (cells["trials"] - 1) // 8).all()
+    assert (cells["wordings"] == cells["trials"].clip(upper_bound=24)).all()
+    assert (cells["last"] == (cells["trials"] - 1) // 24).all()
 
 
 def test_placebo_edits_are_tried_as_often_as_a_removal(with_placebos: Study) -> None:
@@ -302,7 +302,7 @@ def test_more_variants_leave_a_plan_alone_and_other_ones_do_not(tmp_path: Path) 
     for wordings, moved in ((1, False), (8, True)):
         folder = tmp_path / str(wordings)
         start_study(folder, "helpful_only")
-        replace(folder / "study.toml", "wordings = 8 ", f"wordings = {wordings} ")
+        replace(folder / "study.toml", "wordings = 24 ", f"wordings = {wordings} ")
         study = load_study(folder)
         write_plan(make_plan(study), folder / "runs/main")
         lines = (folder / "wordings.jsonl").read_text("utf-8").splitlines(keepends=True)

@@ -117,7 +117,7 @@ def make_study(root: Path, setting: Setting, seed: int) -> Study:
         "seed = 1": f"seed = {seed}",
         'kind = "mixed"': f'kind = "{setting.kind}"',
         "trials = 7000": f"trials = {setting.trials}{more}",
-        "wordings = 8": "wordings = 1",
+        "wordings = 24": "wordings = 1",
         'estimand = "gap_effect_averaged"': f'estimand = "{setting.estimand}"',
     }.items():
         assert config.count(old) == 1, old

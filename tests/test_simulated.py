@@ -137,8 +137,8 @@ def test_the_shipped_arms_lie_where_the_field_reports_them(shipped: Study) -> No
 
 
 def test_the_shipped_wordings_lie_around_the_middle(shipped: Study) -> None:
-    """Eight standard normal draws whose mean and SD are close to those of all wordings."""
-    assert len(shipped.wordings) == 8
+    """24 standard normal draws whose mean and SD are close to those of all wordings."""
+    assert len(shipped.wordings) == 24
     draws = [
         situation(
             shipped.scenario.render(
@@ -212,7 +212,7 @@ def test_no_shipped_wording_changes_what_the_prompt_states(arm: str, shipped: St
         beliefs(scenario.render(scenario.original, arm=arm, query="q", wording=wording))
         for wording in shipped.wordings.values()
     ]
-    assert read_as == [read_as[0]] * 8
+    assert read_as == [read_as[0]] * 24
 
 
 def test_without_its_tag_a_message_is_of_no_arm() -> None:

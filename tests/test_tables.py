@@ -83,7 +83,10 @@ def test_p_values_have_three_decimals(value: float | None, shown: str) -> None:
 
 def effects(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """A table of effects with these rows, all else null."""
-    full = [dict.fromkeys(EFFECTS) | {"outcome": "complied"} | dict(row) for row in rows]
+    full = [
+        dict.fromkeys(EFFECTS) | {"outcome": "complied", "role": "primary"} | dict(row)
+        for row in rows
+    ]
     return pl.DataFrame(full, schema=EFFECTS)
 
 
