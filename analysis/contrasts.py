@@ -77,35 +77,40 @@ def paired(groups: Sequence[Group], *, wordings: bool | None = None) -> Contrast
     (2011), V_q + V_w - V_qw of the summed influences of queries, wordings and their pairs, each
     times G/(G-1), with t(min(Q, W) - 1). None where no query has all groups.
     """
-    cells = [_cells(group) for group in groups]
-    common = set.intersection(*(set(c["query"]) for c in cells)) if cells else set()
-    if not common:
+    cells = _cells(groups)
+    group, query, wording = (_codes(cells[name]) for name in ("group", "query", "wording"))
+    total, n = cells["sum"].to_numpy(), cells["n"].cast(pl.Float64).to_numpy()
+    shape = len(groups), int(query.max(initial=-1)) + 1
+    trials = np.bincount(group * shape[1] + query, n, shape[0] * shape[1]).reshape(shape)
+    common: NDArray[np.bool_] = np.all(trials > 0, axis=0)
+    queries = int(common.sum())
+    if not queries:
         return None
-    cells = [c.filter(pl.col("query").is_in(list(common))) for c in cells]
-    queries = len(common)
-    means = [float(_by_query(c)["mean"].to_numpy().mean()) for c in cells]
+    kept = common[query]
+    group, query, wording, total, n = (a[kept] for a in (group, query, wording, total, n))
+    signs = np.array([g.sign for g in groups])
+    sums = np.bincount(group * shape[1] + query, total, trials.size).reshape(shape)
+    means = (sums[:, common] / trials[:, common]).mean(axis=1)
     found = Contrast(
-        float(sum(g.sign * mean for g, mean in zip(groups, means, strict=True))),
-        tuple(means),
-        tuple(int(c["n"].sum()) for c in cells),
+        float(signs @ means),
+        tuple(means.tolist()),
+        tuple(int(m) for m in trials[:, common].sum(axis=1)),
         queries,
     )
-    if queries < 2:
+    # What each cell adds to the estimate beyond its group's mean.
+    influence = signs[group] * (total - n * means[group]) / trials[group, query] / queries
+    by_query = _clustered(influence, query)
+    if queries < 2 or by_query <= NOTHING**2:
         return found
-    influence = pl.concat(
-        _influences(c, group.sign, mean, queries)
-        for c, group, mean in zip(cells, groups, means, strict=True)
-    )
-    by_query = _clustered(influence, ["query"])
-    if by_query <= NOTHING**2:
-        return found
-    number = influence["wording"].drop_nulls().n_unique()
+    named = cells["wording"].filter(pl.Series(kept)).drop_nulls()
+    number = named.n_unique()
     if wordings is None:
-        wordings = many_wordings(influence)
+        wordings = len(named) == len(wording) and number >= FEWEST_WORDINGS
     if not wordings or number < 2:
         return replace(found, std_error=by_query**0.5, df=float(queries - 1))
-    by_wording = _clustered(influence, ["wording"])
-    both = by_query + by_wording - _clustered(influence, ["query", "wording"])
+    by_wording = _clustered(influence, wording)
+    pairs = query * (int(wording.max()) + 1) + wording
+    both = by_query + by_wording - _clustered(influence, pairs)
     clipped = both <= NOTHING**2
     return replace(
         found,
@@ -122,33 +127,32 @@ def many_wordings(frame: pl.DataFrame) -> bool:
     return wording.null_count() == 0 and wording.n_unique() >= FEWEST_WORDINGS
 
 
-def _cells(group: Group) -> pl.DataFrame:
-    """Query, wording, mean and number of graded trials."""
-    graded = group.frame.filter(pl.col(group.outcome).is_not_null())
-    return (
-        graded.group_by("query", "wording", maintain_order=True)
-        .agg((pl.col(group.outcome) * pl.col("n")).sum().alias("sum"), pl.col("n").sum())
-        .with_columns((pl.col("sum") / pl.col("n")).alias("mean"))
-        # In one order, so that not even the last digit depends on that of the rows.
-        .sort("query", "wording")
-    )
+def _cells(groups: Sequence[Group]) -> pl.DataFrame:
+    """Group, query, wording, sum and number of the graded trials of each."""
+    kinds = {"group": pl.Int64, "query": pl.String, "wording": pl.String}
+    frames = [pl.DataFrame(schema=kinds | {"sum": pl.Float64, "n": pl.Int64})]
+    for i, group in enumerate(groups):
+        y = pl.col(group.outcome)
+        own = group.frame.lazy().filter(y.is_not_null())
+        frames.append(
+            own.select(
+                pl.lit(i, pl.Int64).alias("group"), "query", "wording",
+                (y * pl.col("n")).alias("sum"), pl.col("n").cast(pl.Int64),
+            ).collect()
+        )  # fmt: skip
+    # In one order, so that not even the last digit depends on that of the rows.
+    keys = ["group", "query", "wording"]
+    return pl.concat(frames).group_by(keys).agg(pl.col("sum", "n").sum()).sort(keys)
 
 
-def _by_query(cells: pl.DataFrame) -> pl.DataFrame:
-    return cells.group_by("query", maintain_order=True).agg(
-        (pl.col("sum").sum() / pl.col("n").sum()).alias("mean")
-    )
+def _codes(column: pl.Series) -> NDArray[np.int64]:
+    """Numbers of the values from 0 on; null has one of its own."""
+    codes = column.rank("dense").cast(pl.Int64) - 1
+    return codes.fill_null(column.n_unique() - 1).to_numpy()
 
 
-def _influences(cells: pl.DataFrame, sign: float, mean: float, queries: int) -> pl.DataFrame:
-    """What each cell adds to the estimate beyond its mean."""
-    share = pl.col("n") / pl.col("n").sum().over("query")
-    return cells.select(
-        "query", "wording", (sign * share * (pl.col("mean") - mean) / queries).alias("z")
-    )
-
-
-def _clustered(influence: pl.DataFrame, by: list[str]) -> float:
-    sums = influence.group_by(by, maintain_order=True).agg(pl.col("z").sum())["z"].to_numpy()
-    groups = len(sums)
-    return float(sums @ sums) * groups / (groups - 1) if groups > 1 else 0.0
+def _clustered(influence: Floats, clusters: NDArray[np.int64]) -> float:
+    """Sum of squares of the clusters' sums, times G / (G - 1)."""
+    present = np.bincount(clusters) > 0
+    sums = np.bincount(clusters, influence)[present]
+    return float(sums @ sums) * len(sums) / (len(sums) - 1) if len(sums) > 1 else 0.0

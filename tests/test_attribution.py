@@ -294,6 +294,8 @@ def test_the_stripped_prompt_has_most_removed() -> None:
         )
     )
     found = contributions(conditions, levels)
+    unclear = {0: (ORIGINAL,), 1: ("loud",), 2: ("soft",)}
+    assert contributions(unclear, {"a": (ORIGINAL, "loud", "soft")}) == {}
     assert found == {
         "a": {6: 0.5, 2: -0.5, 4: 0.5, 0: -0.5},
         "b": {2: 0.5, 0: -0.5, 6: 0.5, 4: -0.5},

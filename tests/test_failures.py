@@ -102,7 +102,7 @@ def test_nobody_complies_anywhere_and_no_p_value_is_zero() -> None:
 
 def test_six_queries_have_t_with_five_degrees_and_listed_sign_changes() -> None:
     """A z test of independent trials says p of order 1e-5; no sign change can say below 2/64."""
-    frame = trials(queries=6, times=30, effect=0.2)
+    frame = trials(queries=6, times=30, effect=0.4)
     # The effect is of one sign in every query.
     results = fitted(frame)
     effect = row(results.effects, estimand=SIMPLE, factor="a", level="removed")
@@ -123,7 +123,7 @@ def test_six_queries_have_t_with_five_degrees_and_listed_sign_changes() -> None:
             )
         ), strict=True)
     )  # fmt: skip
-    assert naive[1] < 0.01
+    assert naive[1] < 1e-5
 
 
 def test_five_queries_have_no_bootstrap() -> None:
@@ -213,7 +213,7 @@ def test_missing_outcomes_are_reported_and_bounded() -> None:
     bounds = gap_bounds(here, "complied")
     assert bounds is not None
     assert bounds.needed
-    assert bounds.low <= truth < complete <= bounds.high
+    assert bounds.low - 1e-9 < truth < complete < bounds.high
     differ = missing_between_arms(checked.frame, "complied")
     assert differ is not None
     assert differ.p_value is not None
@@ -237,7 +237,8 @@ def test_one_at_a_time_data_have_no_interaction() -> None:
         trials([("original", "original"), ("removed", "original"), ("original", "removed")])
     )
     assert results.effects.filter(pl.col("estimand") == INTERACTION).is_empty()
-    assert results.effects.filter(pl.col("estimand") == SIMPLE)["p_value"].drop_nulls().len() == 4
+    simple = results.effects.filter(pl.col("estimand") == SIMPLE, pl.col("role") == "primary")
+    assert simple["p_value"].drop_nulls().len() == 2
 
 
 def test_a_fraction_reports_alias_groups_and_no_single_interaction() -> None:
@@ -319,7 +320,7 @@ def test_a_removal_that_takes_another_factor_along_is_the_effect_of_both() -> No
     ]
     rates = {"train": [0.6, 0.4, 0.1], "deploy": [0.1, 0.1, 0.1]}
     rows = [
-        (f"q{q}", arm, *at, rates[arm][c] + 0.01 * ((q + c) % 3))
+        (f"q{q}", arm, *at, rates[arm][c] + 0.02 * (-1) ** q * (c + 1) * (arm == "train"))
         for q, (c, at), arm in itertools.product(range(6), enumerate(conditions), ARMS)
     ]
     frame = pl.DataFrame(rows, schema=["query_id", "arm", "a", "b", "complied"], orient="row")

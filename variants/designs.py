@@ -561,7 +561,8 @@ def _fixed(law: Law) -> tuple[Condition, tuple[Condition, ...]]:
     singles = law.singles
     if not singles:
         raise DesignError(
-            "no factor can be changed on its own: what they need is at `removed`, or excluded"
+            f"no factor can be changed on its own: what {', '.join(law.levels)} need is not there, "
+            "or excluded: vary what they need too, or exclude less"
         )
     return law.original, singles
 
