@@ -210,6 +210,17 @@ def test_a_query_without_a_step_leaves_all_contributions() -> None:
     assert {row.n_clusters for row in found.values()} == {4}
 
 
+def test_a_query_without_the_last_step_leaves_the_first_too() -> None:
+    """A single order: contributions are over the same queries, or they would not add up."""
+    chain = [(ORIGINAL, ORIGINAL), (REMOVED, ORIGINAL), (REMOVED, REMOVED)]
+    frame = trials(chain, seed=11)
+    frame = frame.filter((pl.col("b") == ORIGINAL) | (pl.col("query_id") != "q2"))
+    found = attributed(frame, "ab")
+    expected = along(frame.filter(pl.col("query_id") != "q2"), "ab", ["ab"])
+    assert {f: row.estimate for f, row in found.items()} == pytest.approx(expected)
+    assert {row.n_clusters for row in found.values()} == {5}
+
+
 def test_a_condition_few_queries_have_is_no_step() -> None:
     """It would leave too few queries for all others."""
     frame = trials(itertools.product((ORIGINAL, REMOVED), repeat=3), seed=9)

@@ -106,6 +106,22 @@ def test_each_cell_of_the_table_is_reached(
     assert (row["estimate"], row["margin"], row["family"]) == (change, MARGIN, "claims")
 
 
+def test_the_gap_left_is_judged_with_the_degrees_of_freedom_of_its_bounds() -> None:
+    """Five wordings leave four, however many queries there are."""
+    error, df = 0.02, 4
+    reach = stats.t.ppf(0.975, df) * error
+    left = after(0.01, error, conf_low=0.01 - reach, conf_high=0.01 + reach)
+    (row,) = judged([effect(-0.19, 0.01)], [BASELINE, left], claim("eliminates"))
+    parts = [
+        stats.t.sf(0.19 / 0.01, DF),
+        stats.t.sf((MARGIN - 0.01) / error, df),
+        stats.t.sf((MARGIN + 0.01) / error, df),
+    ]
+    assert row["p_value"] == pytest.approx(max(parts))
+    assert max(parts) > 0.05 > stats.t.sf((MARGIN - 0.01) / error, 47)
+    assert row["verdict"] == "inconclusive"
+
+
 def test_a_fall_that_is_certain_and_small_is_said_to_be_small() -> None:
     """Both findings hold, and the reader is told."""
     rows = [BASELINE, after(0.18, 0.02)]

@@ -169,13 +169,15 @@ def test_the_two_way_error_is_that_of_the_saturated_regression(signs: dict[str, 
     assert found.df == whole.clusters - 1 == 6
 
 
-def test_an_error_below_zero_is_that_of_the_larger_side_and_says_so() -> None:
+@pytest.mark.parametrize("larger", [0, 1])
+def test_an_error_below_zero_is_that_of_the_larger_side_and_says_so(larger: int) -> None:
     """Where queries and wordings cancel, the two-way sum is negative: one side alone is taken."""
     # Each deviation of a query and wording is undone by its row and by its column.
     signs = {"train": 1.0, "deploy": -1.0}
     rows = []
     for q, w in itertools.product(range(6), range(6)):
-        y = 0.5 + 0.4 * (-1) ** (q + w) + 0.001 * q
+        y = 0.5 + 0.4 * (-1) ** (q + w) + larger * (0.001 * q) + (1 - larger) * 0.001 * w
+        y += 0.0001 * (q + w)
         rows += [("train", f"q{q}", f"w{w}", y, 1), ("deploy", f"q{q}", f"w{w}", 0.1, 1)]
     frame = pl.DataFrame(rows, schema=cells().schema, orient="row")
     parts = influences(frame, signs)

@@ -23,7 +23,7 @@ from analysis.sensitivity import sensitivity_rows
 ARMS = ("train", "deploy")
 TABLES = ("gaps", "effects", "coefficients", "spreads")
 FEW = settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
 
 
